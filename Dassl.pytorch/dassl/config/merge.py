@@ -1,0 +1,93 @@
+"""Merging yaml files and `KEY VALUE` pairs, with errors that name the key and the nearest one.
+
+Both helpers do what yacs' own `cfg.merge_from_file` and `cfg.merge_from_list` do, to the type of the exceptions; only
+the sentences differ.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from dassl.utils.tools import get_most_similar_str_to_a_from_b
+
+__all__ = ["merge_file", "merge_opts"]
+
+
+def merge_file(cfg: CfgNode, path: str | os.PathLike) -> None:
+    """Merge a yaml file into `cfg`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        KeyError: it sets a key that does not exist.
+        ValueError: it is not a yaml mapping, or a value has another type than the default.
+    """
+    where = os.fspath(path)
+    if not os.path.isfile(where):
+        raise FileNotFoundError(f"No config file at {where}; check the name and the folder you run from.")
+        )
+    with open(where, encoding="utf-8") as f:
+        try:
+            tree = yaml.safe_load(f)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{where} is not valid yaml: {' '.join(str(error).split())}") from error
+    if tree is None:
+        return
+    if not isinstance(tree, dict):
+        raise ValueError(f"{where} must hold a mapping of config keys, got a {type(tree).__name__}.")
+    for key, _ in _leaves(tree):
+        if not _exists(cfg, key):
+            raise _MissingKey(_unknown(cfg, key, where))
+    try:
+        cfg.merge_from_other_cfg(CfgNode(tree))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Merge `[KEY, VALUE, KEY, VALUE, …]` into `cfg`.
+
+    Raises:
+        AssertionError: a key does not exist, or the last one lacks a value.
+        ValueError: a value has another type than the default.
+    """
+    opts = list(opts)
+    if len(opts) % 2:
+        raise AssertionError(f"expected KEY VALUE pairs, got {len(opts)} items: {' '.join(map(str, opts))}.")
+    for key in opts[0::2]:
+        if not _exists(cfg, key):
+            raise AssertionError(_unknown(cfg, key, "the command line"))
+    cfg.merge_from_list(opts)
+
+
+class _MissingKey(KeyError):
+    """A KeyError whose text is the sentence itself, not its repr."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _exists(cfg: CfgNode, key: str) -> bool:
+    node: Any = cfg
+    for name in str(key).split("."):
+        if not isinstance(node, CfgNode):
+            return True  # deeper than a value: a type mismatch, which yacs reports
+        if name not in node:
+            return node.is_new_allowed()
+        node = node[name]
+    return True
+
+
+def _unknown(cfg: CfgNode, key: str, where: str) -> str:
+    nearest = get_most_similar_str_to_a_from_b(str(key), [name for name, _ in _leaves(cfg)])
+    return f"{where} sets {key}, which is no config key; do you mean {nearest}?"

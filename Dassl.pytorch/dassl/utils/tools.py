@@ -1,0 +1,225 @@
+"""Files, seeds, images and near names."""
+
+import contextlib
+import difflib
+import errno
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+__all__ = [
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "download_url",
+    "get_most_similar_str_to_a_from_b",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "read_image",
+    "read_json",
+    "set_random_seed",
+    "tolist_if_not",
+    "write_json",
+]
+
+
+def mkdir_if_missing(dirname: str | os.PathLike) -> None:
+    """Make a folder and its parents; an existing one is fine.
+
+    Raises:
+        FileNotFoundError: the name is empty.
+    """
+    if not os.fspath(dirname):
+        raise FileNotFoundError(errno.ENOENT, "cannot make a folder with an empty name", "")
+    os.makedirs(dirname, exist_ok=True)
+
+
+def check_isfile(fpath: str | os.PathLike) -> bool:
+    """Whether the file exists; warns when it does not."""
+    isfile = os.path.isfile(fpath)
+    if not isfile:
+        warnings.warn(f'No file found at "{os.fspath(fpath)}"', stacklevel=2)
+    return isfile
+
+
+def read_json(fpath: str | os.PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not JSON.
+    """
+    with open(fpath, encoding="utf-8") as f:
+        try:
+            return json.load(f)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(fpath)} is not a JSON file ({error}); restore or remove it.") from error
+
+
+def write_json(obj: Any, fpath: str | os.PathLike) -> None:
+    """Write a JSON file (indent 4) with its folder; a reader sees the old file or the whole new one."""
+    folder = os.path.dirname(os.path.abspath(fpath))
+    mkdir_if_missing(folder)
+    text = json.dumps(obj, indent=4, separators=(",", ": "))
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".json-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as f:
+            f.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 is not what open() would have given
+        os.replace(temporary, fpath)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def listdir_nohidden(path: str | os.PathLike, sort: bool = False) -> list[str]:
+    """Names in a folder that do not start with a dot; in the order of the file system unless `sort`."""
+    names = [name for name in os.listdir(path) if not name.startswith(".")]
+    return sorted(names) if sort else names
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python, NumPy, torch and all CUDA devices.
+
+    Raises:
+        ValueError: the seed is outside 0..2^32 - 1, the range that NumPy takes.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"a seed must be in 0..4294967295, got {seed}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)  # queued until CUDA is used; initialises nothing
+
+
+def download_url(url: str, dst: str | os.PathLike) -> None:
+    """Download `url` to the file `dst`, which appears only once it is complete.
+
+    Raises:
+        RuntimeError: the address cannot be read.
+    """
+    print(f"Downloading {url} to {os.fspath(dst)}")
+    part = f"{os.fspath(dst)}.part"
+    try:
+        with urllib.request.urlopen(url) as source, open(part, "wb") as target:
+            size = int(source.headers.get("Content-Length") or 0) or None
+            with tqdm.wrapattr(source, "read", total=size, disable=None) as counted:
+                shutil.copyfileobj(counted, target)
+        if size is not None and os.path.getsize(part) != size:
+            raise RuntimeError(
+                f"{url} broke off after {os.path.getsize(part)} of {size} bytes; start the download again."
+            )
+    except (urllib.error.URLError, ValueError) as error:
+        raise RuntimeError(
+            f"Cannot download {url} ({error}); fetch it by hand and put it at {os.fspath(dst)}."
+        ) from error
+    os.replace(part, dst)
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """Read an image as people see it, in RGB.
+
+    The orientation that a camera noted is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits
+    (PIL alone would clip it), CMYK and palettes are converted.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RuntimeError: the file is damaged or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        return _to_rgb(upright)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"No image at {os.fspath(path)}; was it moved since the run began?") from None
+    except Exception as error:  # Pillow's plugins raise whatever their parsers raise
+        raise RuntimeError(f"Cannot read the image {os.fspath(path)} ({error}); restore it or take it out.") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # "I;16*", or "I", in which 16-bit files arrive on some versions of Pillow
+        grey = np.asarray(image).astype(np.float64)
+        if image.mode.startswith("I;16") or grey.max(initial=0) > 255:
+            grey = grey * (255 / 65535)
+        return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def collect_env_info() -> str:
+    """Versions and hardware, one item a line; starts no process and initialises no device without need."""
+    rows = [
+        ("Python", f"{platform.python_version()} ({sys.executable})"),
+        ("Platform", platform.platform()),
+        (
+            "CPUs",
+            f"{os.cpu_count()} ({platform.processor() or platform.machine()}), torch threads {torch.get_num_threads()}",
+        ),
+        ("torch", torch.__version__),
+    ]
+    for package in ("torchvision", "numpy", "Pillow", "open_clip_torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            rows.append((package, importlib.metadata.version(package)))
+    rows.append(("CUDA build", torch.version.cuda or "none"))
+    if torch.cuda.is_available():
+        rows.append(("cuDNN", str(torch.backends.cudnn.version())))
+        rows += [(f"GPU {i}", torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
+    else:
+        rows.append(("GPU", "none that torch can use"))
+    return "\n".join(f"{name}: {value}" for name, value in rows)
+
+
+def tolist_if_not(x: Any) -> list:
+    """`x` itself if it is a list, else `[x]` (a tuple is wrapped too)."""
+    return x if isinstance(x, list) else [x]
+
+
+def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
+    """The string of `b` that is nearest to `a` (difflib ratio); the last of equals, None if `b` is empty."""
+    best, best_ratio = None, 0.0
+    for candidate in b:
+        ratio = difflib.SequenceMatcher(None, a, candidate).ratio()
+        if ratio >= best_ratio:
+            best, best_ratio = candidate, ratio
+    return best
+
+
+def check_availability(requested: str, available: Sequence[str]) -> None:
+    """Make sure that a name is one of those that exist.
+
+    Raises:
+        ValueError: it is not; the message lists those that are, and the nearest.
+    """
+    if requested not in available:
+        nearest = get_most_similar_str_to_a_from_b(requested, available)
+        raise ValueError(
+            f"{requested!r} does not exist; expected one of [{', '.join(available)}] (do you mean {nearest!r}?)."
+        )

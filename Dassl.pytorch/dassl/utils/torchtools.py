@@ -1,0 +1,3 @@
+"""Checkpoints and parameter helpers."""
+
+__all__: list[str] = []
