@@ -27,7 +27,6 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike) -> None:
     where = os.fspath(path)
     if not os.path.isfile(where):
         raise FileNotFoundError(f"No config file at {where}; check the name and the folder you run from.")
-        )
     with open(where, encoding="utf-8") as f:
         try:
             tree = yaml.safe_load(f)
