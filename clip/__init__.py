@@ -1,0 +1,3 @@
+"""Frozen CLIP: models, tokenizer, weights. Knows nothing of trainers, data sets or configurations."""
+
+from .clip import *  # noqa: F403
