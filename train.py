@@ -1,0 +1,144 @@
+"""Train or evaluate one method on one data set: flags → configuration → trainer.
+
+Later wins: defaults < --dataset-config-file < --config-file < flags you type < trailing KEY VALUE pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+
+import torch
+from yacs.config import CfgNode as CN
+
+import datasets  # noqa: F401  registers the data sets
+import trainers  # noqa: F401  registers the trainers
+from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.utils import collect_env_info, set_random_seed, setup_logger
+
+EXAMPLES = """\
+examples:
+  train CoOp on the base classes of the embedded benchmark, 16 shots, seed 1:
+    python train.py --root data --seed 1 --trainer CoOp --output-dir output/try \\
+        --dataset-config-file configs/datasets/shapes.yaml --config-file configs/trainers/CoOp/mini_vit8_ep20.yaml \\
+        DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
+  test it on the new classes:
+    python train.py ... --output-dir output/try_new --eval-only --model-dir output/try --load-epoch 20 \\
+        DATASET.SUBSAMPLE_CLASSES new
+
+An interrupted run continues when the same command is given again. Flags come before KEY VALUE pairs.
+Methods: {trainers}.
+"""
+
+FLAGS = {  # flag -> config key
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+}
+
+
+def extend_cfg(cfg: CN) -> None:
+    """Declare the keys that the project adds to dassl's: its own, and those of every registered trainer."""
+    cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # "all" | "base" (first half of the classes, rounded up) | "new" (the rest)
+    for name in TRAINER_REGISTRY.registered_names():
+        declare = getattr(TRAINER_REGISTRY.get(name), "extend_cfg", None)
+        if declare is not None:
+            declare(cfg)
+
+
+def setup_cfg(args: argparse.Namespace) -> CN:
+    """Merge defaults, files, flags and opts into one frozen configuration."""
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    for path in (args.dataset_config_file, args.config_file):
+        if path:
+            merge_file(cfg, path)
+    for flag, key in FLAGS.items():
+        value = getattr(args, flag)
+        if value is not None:  # a flag that was not typed never overrides a file
+            *nodes, leaf = key.split(".")
+            node = cfg
+            for name in nodes:
+                node = node[name]
+            node[leaf] = value
+    merge_opts(cfg, args.opts)
+    cfg.freeze()
+    return cfg
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    names = ", ".join(TRAINER_REGISTRY.registered_names())
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES.format(trainers=names),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--root", help="folder that holds the data sets")
+    add("--output-dir", help="folder of this run: log.txt, metrics.json, checkpoints")
+    add("--resume", help="folder to resume from; default: the output folder itself")
+    add("--seed", type=int, help="0 or more; decides few-shot samples, initial values and the order of images")
+    add("--source-domains", nargs="+", help="source domains of data sets that have several")
+    add("--target-domains", nargs="+", help="target domains of data sets that have several")
+    add("--transforms", nargs="+", help="training transforms, e.g. random_resized_crop random_flip normalize")
+    add("--config-file", default="", help="which numbers: configs/trainers/<Trainer>/*.yaml")
+    add("--dataset-config-file", default="", help="which data: configs/datasets/*.yaml")
+    add("--trainer", help="which method")
+    add("--backbone", help="CLIP model: a name such as ViT-B/16, or a file of weights")
+    add("--head", help="head of dassl's own networks; no prompt method uses it")
+    add("--eval-only", action="store_true", help="only test; trained methods need --model-dir")
+    add("--model-dir", default="", help="run folder to take the trained tensors from")
+    add("--load-epoch", type=int, help="epoch to load with --eval-only; default: the best validation epoch")
+    add("--no-train", action="store_true", help="build everything, then stop")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="any configuration keys, e.g. OPTIM.MAX_EPOCH 50")
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = setup_cfg(args)
+    if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
+        set_random_seed(cfg.SEED)
+    setup_logger(cfg.OUTPUT_DIR)
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        torch.backends.cudnn.benchmark = True
+    print("** Arguments **")
+    for name, value in sorted(vars(args).items()):
+        print(f"{name}: {value}")
+    print(f"** Config **\n{cfg}")
+    print(f"** Environment **\n{collect_env_info()}\n")
+
+    trainer = build_trainer(cfg)
+    if args.eval_only:
+        trainer.evaluate(args.model_dir, epoch=args.load_epoch)
+    elif not args.no_train:
+        trainer.train()
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run `main`; a failure ends with one sentence on the terminal and the whole traceback in log.txt."""
+    args = parse_args(argv)
+    terminal = sys.stdout
+    try:
+        main(args)
+    except (ValueError, KeyError, AssertionError, OSError, RuntimeError, FloatingPointError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        logged = sys.stdout is not terminal
+        if logged and hasattr(sys.stdout, "file") and sys.stdout.file is not None:
+            traceback.print_exc(file=sys.stdout.file)
+        print(f"Error: {message or repr(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,90 @@
+"""Connects a `Method` to the engine: backbone, optimiser, precision, checkpoints. Knows no method by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode as CN
+
+from clip.backbone import Backbone, LabelSpace, load_backbone
+from dassl.engine import TrainerX
+from dassl.engine.precision import Precision
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from trainers.method import Method
+
+
+def declare_precision(node: CN) -> None:
+    """Add the key that every method has."""
+    node.PREC = "fp32"  # "fp32" | "amp" | "bf16" | "fp16"; trained tensors and losses are fp32 in all of them
+
+
+class MethodTrainer(TrainerX):
+    """Trains, saves and evaluates one `Method`.
+
+    A subclass names its options (`node`, `extend_cfg`) and builds its method (`make_method`); the rest is here.
+    """
+
+    node = ""  # the method's options are cfg.TRAINER.<node>
+    model_name = "prompt_learner"  # the folder of its checkpoints, as the family calls it
+    class_dependent = ("token_prefix", "token_suffix")  # in the family's checkpoints; rebuilt from the class names
+
+    @classmethod
+    def extend_cfg(cls, cfg: CN) -> None:
+        """Declare the method's keys, once, with their defaults."""
+        raise NotImplementedError
+
+    def make_method(self, backbone: Backbone, space: LabelSpace) -> Method:
+        raise NotImplementedError
+
+    def check_cfg(self, cfg: CN) -> None:
+        Precision(cfg.TRAINER[self.node].PREC, self.select_device(cfg))
+
+    def build_model(self) -> None:
+        cfg = self.cfg
+        self.precision = Precision(cfg.TRAINER[self.node].PREC, self.device)
+        weights = cfg.MODEL.INIT_WEIGHTS or cfg.MODEL.BACKBONE.NAME
+        print(f"Loading CLIP (backbone: {weights})")
+        backbone = load_backbone(weights, dtype=self.precision.weight_dtype, device=self.device)
+        space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME)
+        self.method = self.make_method(backbone, space).to(self.device)
+        trainables = list(self.method.trainables().values())
+        if trainables:
+            optim = build_optimizer(trainables, cfg.OPTIM)
+            self.register_model(self.model_name, self.method, optim, build_lr_scheduler(optim, cfg.OPTIM))
+        scalars = sum(p.numel() for p in trainables)
+        print(f"Trainable: {len(trainables)} tensors, {scalars:,} scalars")
+        self.scaler = self.precision.scaler
+
+    def forward_backward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        images, label, _ = self.parse_batch_train(batch)
+        with self.precision.autocast():
+            out = self.method.losses(images, label)
+        total = out.total
+        self.step(total)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        summary = {"loss": total.detach()}
+        if len(out.terms) > 1:
+            summary |= {name: term.detach() for name, term in out.terms.items()}
+        summary["acc"] = compute_accuracy(out.logits.detach(), label)[0].squeeze()
+        return summary
+
+    def step(self, total: Tensor) -> None:
+        """One optimiser step; with loss scaling where the precision needs it."""
+        if self.scaler is None:
+            self.model_backward_and_update(total)
+            return
+        self.model_zero_grad()
+        self.scaler.scale(total).backward()
+        for optim in {id(o): o for o in self._optims.values()}.values():
+            self.scaler.step(optim)
+        self.scaler.update()
+
+    @torch.no_grad()
+    def model_inference(self, input: Tensor) -> Tensor:
+        with self.precision.autocast():
+            return self.method(input)

@@ -1,0 +1,86 @@
+"""Zero-shot CLIP with one hand-crafted template, or with an ensemble of them (Radford et al., arXiv 2103.00020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from yacs.config import CfgNode as CN
+
+from clip.backbone import Backbone, LabelSpace
+from dassl.engine import TRAINER_REGISTRY
+from datasets.templates import DATASET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
+from trainers.base import MethodTrainer, declare_precision
+from trainers.method import Method
+
+
+class TemplateMethod(Method):
+    """Frozen CLIP: text features of filled templates, nothing trained.
+
+    Args:
+        templates: strings with one "{}". The features of several are normalised, averaged and normalised again.
+
+    Raises:
+        ValueError: no template, or one without "{}".
+    """
+
+    def __init__(self, backbone: Backbone, space: LabelSpace, templates: Sequence[str]):
+        super().__init__(backbone, space)
+        for template in templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"A template needs exactly one {{}} for the class name, got '{template}'")
+        if not templates:
+            raise ValueError("Zero-shot classification needs at least one template, got none")
+        self.templates = tuple(templates)
+
+    def raw_text(self, space: LabelSpace) -> Tensor:
+        unit = [
+            F.normalize(self.backbone.text(self.backbone.text.templates(space, template)).float(), dim=-1)
+            for template in self.templates
+        ]
+        return torch.stack(unit).mean(dim=0)  # [C, d]
+
+
+def dataset_template(dataset: str) -> str:
+    """The hand-crafted template of a data set; "a photo of a {}." for data sets without one of their own."""
+    return DATASET_TEMPLATES.get(dataset, "a photo of a {}.")
+
+
+def ensemble_templates(dataset: str) -> list[str]:
+    """The selected ImageNet templates and, for any data set but ImageNet, the data set's own behind them."""
+    own = [] if dataset == "ImageNet" else [dataset_template(dataset)]
+    return [*IMAGENET_TEMPLATES_SELECT, *own]
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(MethodTrainer):
+    """Evaluates frozen CLIP with the data set's template; run with --eval-only."""
+
+    node = "ZEROSHOTCLIP"
+
+    @classmethod
+    def extend_cfg(cls, cfg: CN) -> None:
+        node = cfg.TRAINER.ZEROSHOTCLIP = CN()
+        node.TEMPLATE = ""  # a template with one {}; "" takes the data set's own
+        declare_precision(node)
+
+    def templates(self) -> list[str]:
+        return [self.cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE or dataset_template(self.cfg.DATASET.NAME)]
+
+    def make_method(self, backbone: Backbone, space: LabelSpace) -> Method:
+        return TemplateMethod(backbone, space, self.templates())
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Zero-shot CLIP with the ensemble of selected templates; TEMPLATE, if set, takes the place of the data set's."""
+
+    @classmethod
+    def extend_cfg(cls, cfg: CN) -> None:
+        """Shares TRAINER.ZEROSHOTCLIP."""
+
+    def templates(self) -> list[str]:
+        own = self.cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE
+        return [*IMAGENET_TEMPLATES_SELECT, own] if own else ensemble_templates(self.cfg.DATASET.NAME)
