@@ -1,0 +1,276 @@
+"""Read one run folder: what ran there, whether it finished, and the number it ended with.
+
+`metrics.json` (full precision, with a finished flag) is read where there is one, the family's `log.txt` otherwise.
+Standard library only: neither torch nor dassl is imported, so that reading a thousand runs takes a moment.
+"""
+
+import ast
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+TRAIN_SIGNALS = ("Finish training", "Finished training")  # Dassl printed the second one until 0.6.1
+TEST_SIGNALS = ("=> result",)
+KEYWORDS = {"error": "error_rate", "average": "perclass_accuracy"}  # word of the log -> key of metrics.json
+_LOG_AGAIN = re.compile(r"log\.txt-\d{4}(-\d\d){5}$")  # what setup_logger writes when log.txt exists
+_SEED = re.compile(r"seed_?(\d+)$")
+_SHOTS = re.compile(r"shots_(\d+)$")
+
+
+class RunProblem(ValueError):
+    """A run that cannot be used. The text says why; `state` is "missing", "unfinished" or "damaged"."""
+
+    def __init__(self, state: str, reason: str):
+        super().__init__(reason)
+        self.state = state
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run and the value it ended with. A field that nothing tells is None."""
+
+    folder: Path
+    source: Path  # the file that was read
+    value: float  # percent, as precise as the file has it
+    dataset: str | None
+    trainer: str | None
+    config: str | None
+    shots: int | None
+    seed: int | str  # the name of the folder where it is no seed folder
+    metrics: dict[str, Any] | None  # the whole metrics.json
+
+
+def read_run(folder: Path, keyword: str = "accuracy", test_log: bool | None = None) -> Run:
+    """Read a finished run.
+
+    Args:
+        folder: the run's output folder.
+        keyword: metric to take: a key of `final.metrics`, or the word before the colon in the log.
+        test_log: for log.txt only: the value stands after `=> result` (True), after `Finish training` (False), or
+            None: after `Finish training`, unless the log is one of an evaluation and trains nothing.
+
+    Raises:
+        RunProblem: nothing there, not finished, damaged, or no finite value for the keyword.
+    """
+    if not folder.is_dir():
+        raise RunProblem("missing", "there is no such folder")
+    name = _path_identity(folder)
+    path = folder / "metrics.json"
+    if path.is_file():
+        metrics = load_metrics(path)
+        value = _value_in_metrics(metrics, keyword)
+        recorded, seed = metrics.get("seed"), name["seed"]
+        if isinstance(seed, int) and isinstance(recorded, int) and recorded >= 0 and recorded != seed:
+            raise RunProblem("damaged", f"the folder's name says seed {seed}, its metrics.json seed {recorded}")
+        name["dataset"] = name["dataset"] or metrics.get("dataset")
+        name["trainer"] = name["trainer"] or metrics.get("trainer")
+        name["shots"] = metrics.get("num_shots") if name["shots"] is None else name["shots"]
+        return Run(folder=folder, source=path, value=value, metrics=metrics, **name)
+    path = newest_log(folder)
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise RunProblem("damaged", f"{path.name} cannot be read ({error})") from error
+    return Run(folder=folder, source=path, value=_value_in_log(lines, keyword, test_log), metrics=None, **name)
+
+
+def load_metrics(path: Path) -> dict[str, Any]:
+    """Read a metrics.json.
+
+    Raises:
+        RunProblem: "damaged", if it is not JSON, not an object, or of another schema.
+    """
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise RunProblem("damaged", f"metrics.json cannot be read ({error})") from error
+    if not isinstance(metrics, dict):
+        raise RunProblem("damaged", f"metrics.json holds a {type(metrics).__name__}, not an object")
+    if metrics.get("schema") != SCHEMA:
+        raise RunProblem("damaged", f"metrics.json has schema {metrics.get('schema')!r}, this program reads {SCHEMA}")
+    return metrics
+
+
+def newest_log(folder: Path) -> Path:
+    """The log of the folder's latest run: `log.txt-<timestamp>` of a resumed or repeated one comes after `log.txt`.
+
+    Raises:
+        RunProblem: "missing", if there is none.
+    """
+    logs = sorted(p.name for p in folder.iterdir() if p.is_file() and (p.name == "log.txt" or _LOG_AGAIN.match(p.name)))
+    if not logs:
+        raise RunProblem("missing", "it holds neither metrics.json nor log.txt")
+    return folder / logs[-1]
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether the folder is a run's: has a metrics.json or log.txt, or a name like `seed1`."""
+    known = ("metrics.json", "log.txt")
+    return bool(_SEED.match(folder.name)) or any((folder / name).is_file() for name in known)
+
+
+def find_runs(root: Path) -> Iterator[Path]:
+    """All run folders at or below root, in the order of their paths; hidden folders are passed over."""
+    if is_run_folder(root):
+        yield root
+        return
+    seen = set()  # links are followed, once
+    for here, folders, _ in os.walk(root, followlinks=True):
+        if os.path.realpath(here) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(here))
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural)
+        runs = [name for name in folders if is_run_folder(Path(here, name))]
+        yield from (Path(here, name) for name in runs)
+        folders[:] = [name for name in folders if name not in runs]
+
+
+def natural(text: object) -> tuple[tuple[int, int, str], ...]:
+    """Sort key under which seed2 comes before seed10."""
+    parts = re.findall(r"\d+|\D+", str(text))
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts)
+
+
+def state_of(folder: Path) -> str:
+    """`finished`, `unfinished` or `absent`. A damaged metrics.json is an unfinished run: running again mends it."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        return "unfinished" if folder.is_dir() and any(folder.iterdir()) else "absent"
+    try:
+        return "finished" if load_metrics(path).get("finished") is True else "unfinished"
+    except RunProblem:
+        return "unfinished"
+
+
+def trained_epoch(metrics: dict[str, Any]) -> int | None:
+    """The epoch whose checkpoint a finished training run ended with; None: `model-best` (FINAL_MODEL best_val).
+
+    Raises:
+        RunProblem: the file tells no epoch.
+    """
+    config = metrics.get("config") or {}
+    if (config.get("TEST") or {}).get("FINAL_MODEL") == "best_val":
+        return None
+    history = metrics.get("epochs") or []
+    candidates = [
+        history[-1].get("epoch") if history else None,
+        (metrics.get("final") or {}).get("epoch"),
+        (config.get("OPTIM") or {}).get("MAX_EPOCH"),
+    ]
+    for epoch in candidates:
+        if isinstance(epoch, int) and epoch > 0:
+            return epoch
+    raise RunProblem("damaged", "metrics.json names no trained epoch")
+
+
+def is_older(metrics: dict[str, Any], than: dict[str, Any]) -> bool:
+    """Whether a run started before another one did, for example a test before its model was trained anew."""
+    here, there = (_moment(m.get("started")) for m in (metrics, than))
+    if here is None or there is None or (here.tzinfo is None) != (there.tzinfo is None):
+        return False
+    return here < there
+
+
+def config_differences(metrics: dict[str, Any], options: list[str]) -> list[str]:
+    """Which of `KEY VALUE KEY VALUE …` the recorded config holds otherwise, one sentence part each."""
+    found = []
+    for key, text in zip(options[::2], options[1::2], strict=True):
+        node: Any = metrics.get("config") or {}
+        for part in key.split("."):
+            node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
+        if node is _ABSENT:
+            found.append(f"{key}: not in the run's config")
+        elif _plain(node) != _plain(_literal(text)):
+            found.append(f"{key}: the run has {node!r}, now {text}")
+    return found
+
+
+_ABSENT = object()
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)  # as yacs decodes what stands on the command line
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except (AttributeError, ValueError):
+        return None
+
+
+def _path_identity(folder: Path) -> dict[str, Any]:
+    """What `…/DATASET/shots_K/TRAINER/CFG/seedN` says; folders laid out otherwise say less."""
+    parts = Path(os.path.abspath(folder)).parts  # not resolved: a link's own name is the one meant
+    found: dict[str, Any] = {"dataset": None, "trainer": None, "config": None, "shots": None, "seed": folder.name}
+    seed = _SEED.match(parts[-1])
+    if not seed:
+        return found
+    found["seed"] = int(seed[1])
+    if len(parts) > 2:
+        found["config"] = parts[-2]
+    shots = _SHOTS.match(parts[-4]) if len(parts) > 5 else None
+    if shots:
+        found.update(dataset=parts[-5], trainer=parts[-3], shots=int(shots[1]))
+    return found
+
+
+def _value_in_metrics(metrics: dict[str, Any], keyword: str) -> float:
+    if metrics.get("finished") is not True:
+        raise RunProblem("unfinished", f"unfinished{_progress(metrics)}; the command that began it goes on with it")
+    values = (metrics.get("final") or {}).get("metrics")
+    if not isinstance(values, dict):
+        raise RunProblem("damaged", "metrics.json says finished but holds no final metrics")
+    key = keyword if keyword in values else KEYWORDS.get(keyword, keyword)
+    if key not in values:
+        raise RunProblem("damaged", f"it has no {keyword!r}, only {', '.join(values) or 'an empty list of metrics'}")
+    return _finite(values[key], keyword)
+
+
+def _progress(metrics: dict[str, Any]) -> str:
+    if metrics.get("mode") != "train":
+        return ""
+    done, total = len(metrics.get("epochs") or []), ((metrics.get("config") or {}).get("OPTIM") or {}).get("MAX_EPOCH")
+    return f" (after {done} of {total} epochs)" if total else f" (after {done} epochs)"
+
+
+def _value_in_log(lines: list[str], keyword: str, test_log: bool | None) -> float:
+    lines = [line.strip() for line in lines]
+    if test_log is None:
+        trains = any(line.startswith("epoch [") or line in TRAIN_SIGNALS for line in lines)
+        test_log = not trains
+    signals = TEST_SIGNALS if test_log else TRAIN_SIGNALS
+    start = next((i for i, line in enumerate(lines) if line in signals), None)
+    if start is None:
+        hint = "; it has '=> result': try --test-log" if not test_log and "=> result" in lines else ""
+        raise RunProblem("unfinished", f"unfinished: its newest log has no line {signals[0]!r}{hint}")
+    pattern = re.compile(rf"\* {re.escape(keyword)}: ([+-]?(?:nan|inf)|[.\deE+-]+)%")
+    found = [match[1] for line in lines[start:] for match in [pattern.search(line)] if match]
+    if not found:
+        raise RunProblem("unfinished", f"its newest log has no '* {keyword}: …%' after {lines[start]!r}")
+    return _finite(found[-1], keyword)
+
+
+def _finite(value: Any, keyword: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise RunProblem("damaged", f"its {keyword} is {value!r}, not a number that can be averaged")
+    return number
