@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# From nothing to a base / new / HM table: CoOp against zero-shot CLIP on the embedded benchmark, on this machine.
+#
+#   bash scripts/demo.sh
+#
+# Makes .venv, renders the pictures, evaluates zero-shot CLIP, trains CoOp on the base classes, tests it on the new
+# ones, and prints the table. Run again, it reuses what is done. From the environment: SEEDS (default "1 2 3"), DATA,
+# OUTPUT, SHOTS, and PYTHON for an interpreter that has everything (then nothing is installed).
+set -euo pipefail
+if [[ -z ${PYTHON:-} ]]; then bash "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"; fi
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+choose_python
+DATASET=shapes
+DATA=$(from_caller "${DATA:-$ROOT/data}")
+OUTPUT=$(from_caller "${OUTPUT:-$ROOT/output}")
+export DATA OUTPUT PYTHON
+unset TRAINER CFG LOADEP # every script below has its own
+read -r -a seeds <<<"${SEEDS:-1 2 3}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# step TEXT SCRIPT SEED: run a script without its many lines (they stay in the run's log.txt); show one with the result.
+step() {
+  local text=$1 script=$2 seed=$3 status=0 folder
+  printf '%-46s ' "$text, seed $seed"
+  bash "$script" "$DATASET" "$seed" >"$log" || status=$?
+  if ((status == 130 || status == 143)); then
+    say "stopped; the same command goes on from here"
+    exit "$status"
+  elif ((status)); then
+    say "failed; the last lines of its output:"
+    tail -n 25 "$log" >&2
+    die "bash $script $DATASET $seed ended with exit code $status"
+  fi
+  folder=$(sed -n 's/^   folder: //p' "$log")
+  "$PYTHON" -m tools.run_state result "$folder"
+}
+
+say "Pictures: $DATASET, in $DATA/$DATASET"
+"$PYTHON" -m datasets.shapes --root "$DATA"
+step "zero-shot CLIP on the base classes" scripts/zsclip/base2new_train.sh "${seeds[0]}" # no training: one seed says all
+step "zero-shot CLIP on the new classes" scripts/zsclip/base2new_test.sh "${seeds[0]}"
+for seed in "${seeds[@]}"; do
+  step "CoOp trained on the base classes" scripts/coop/base2new_train.sh "$seed"
+  step "CoOp tested on the new classes" scripts/coop/base2new_test.sh "$seed"
+done
+say
+"$PYTHON" parse_test_res.py --base "$OUTPUT/base2new/train_base/$DATASET" --new "$OUTPUT/base2new/test_new/$DATASET"
+cat <<END
+
+What to try next
+  bash scripts/coop/base2new_train.sh shapes_sketch 1    another domain: outlines on paper (then base2new_test.sh)
+  SHOTS=4 bash scripts/coop/base2new_train.sh shapes 1   fewer training images a class
+  $PYTHON parse_test_res.py $OUTPUT/base2new --details   every run so far, with trained parameters and seconds
+  $PYTHON -m tensorboard.main --logdir $OUTPUT           curves of all runs
+  README.md                                              real CLIP weights and data sets
+END
