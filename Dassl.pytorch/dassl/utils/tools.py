@@ -138,6 +138,10 @@ def download_url(url: str, dst: str | os.PathLike) -> None:
     os.replace(part, dst)
 
 
+class ImageReadError(RuntimeError):
+    """An image file that cannot be read; the message is one sentence with its path."""
+
+
 def read_image(path: str | os.PathLike) -> Image.Image:
     """Read an image as people see it, in RGB.
 
@@ -146,7 +150,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        RuntimeError: the file is damaged or not an image.
+        ImageReadError: the file is damaged or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -156,7 +160,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"No image at {os.fspath(path)}; was it moved since the run began?") from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers raise
-        raise RuntimeError(f"Cannot read the image {os.fspath(path)} ({error}); restore it or take it out.") from error
+        raise ImageReadError(f"Cannot read the image {os.fspath(path)} ({error}); restore or remove it.") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

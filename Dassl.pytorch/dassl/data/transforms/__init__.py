@@ -1,0 +1,5 @@
+"""From PIL images to tensors."""
+
+from .transforms import INTERPOLATION_MODES, build_transform
+
+__all__ = ["INTERPOLATION_MODES", "build_transform"]
