@@ -223,7 +223,7 @@ class DatasetWrapper(Dataset):
             output["img0"] = self.to_tensor(img0)
         return output
 
-    def _transform_image(self, tfm: Callable, img0: Any) -> Any:
+    def _transform_image(self, tfm: Any, img0: Any) -> Any:
         """One view, or a list of k of them."""
         views = [tfm(img0) for _ in range(self.k_tfm)]
         return views[0] if self.k_tfm == 1 else views

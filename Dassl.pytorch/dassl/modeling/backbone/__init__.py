@@ -1,0 +1,7 @@
+"""Image → feature vector."""
+
+from . import resnet  # registers
+from .backbone import Backbone
+from .build import BACKBONE_REGISTRY, build_backbone
+
+__all__ = ["BACKBONE_REGISTRY", "Backbone", "build_backbone", "resnet"]
