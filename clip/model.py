@@ -142,9 +142,9 @@ def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> Non
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
         for name in ("text_projection", "proj"):
-            parameter = getattr(module, name, None)
-            if isinstance(parameter, nn.Parameter):
-                parameter.data = parameter.data.to(dtype)
+            projection = getattr(module, name, None)
+            if isinstance(projection, nn.Parameter):
+                projection.data = projection.data.to(dtype)
 
 
 def infer_spec(state_dict: Mapping[str, Tensor]) -> CLIPSpec:
