@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools.result_render import FORMATS, render_base_new, to_csv, to_text
+from tools.result_render import FORMATS, render_base_new, to_csv, to_json, to_text
 from tools.result_tables import Spread, base_new_rows, pair_runs, summarise, uneven_averages
 from tools.run_reader import RunProblem, find_runs, is_run_folder, natural, read_run
 
@@ -13,7 +13,7 @@ SIDES = ("train_base", "test_new")  # what scripts/*/base2new_*.sh write below o
 EXAMPLES = """
 examples:
   python parse_test_res.py output/base2new/train_base/shapes/shots_16/CoOp/mini_vit8_ep20
-      the family's summary of the seeds in a folder: "* accuracy: 77.10%% +- 0.42%"
+      the family's summary of the seeds in a folder: "* accuracy: 77.10% +- 0.42%"
   python parse_test_res.py output/base2new/test_new/shapes/shots_16/CoOp/mini_vit8_ep20 --test-log
       the same for runs of --eval-only (needed only where there is a log.txt and no metrics.json)
   python parse_test_res.py output/base2new
@@ -165,9 +165,7 @@ def _entries(directory: Path) -> list[Path]:
 def _nothing(directory: Path) -> str:
     runs = list(find_runs(directory))
     if runs and runs[0].parent != directory:
-        return (
-            f"{directory}: no finished run directly in it; runs lie deeper, e.g. in {runs[0].parent}: name that folder"
-        )
+        return f"{directory}: no run directly in it; runs lie deeper, e.g. in {runs[0].parent}: name that folder"
     return f"{directory}: nothing found, no finished run in it"
 
 

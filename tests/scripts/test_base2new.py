@@ -1,0 +1,211 @@
+"""scripts/{coop,zsclip}/base2new_*.sh: exact command lines, skipping, resuming, what a user can type wrongly."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+TAIL = "shapes/shots_16/CoOp/mini_vit8_ep20/seed1"
+TRAIN, TEST = f"output/base2new/train_base/{TAIL}", f"output/base2new/test_new/{TAIL}"
+
+
+def command(folder, *flags, trainer="CoOp", config="CoOp/mini_vit8_ep20", classes="base", extra=(), **values):
+    about = {"root": "data", "seed": "1", "dataset": "shapes", "shots": "16"} | values
+    return [
+        *("--root", about["root"], "--seed", about["seed"], "--trainer", trainer),
+        *("--dataset-config-file", f"configs/datasets/{about['dataset']}.yaml"),
+        *("--config-file", f"configs/trainers/{config}.yaml", "--output-dir", folder, *flags),
+        *("DATASET.NUM_SHOTS", about["shots"], "DATASET.SUBSAMPLE_CLASSES", classes, *extra),
+    ]
+
+
+def test_coop_train_then_test(copy):
+    done = copy.run("scripts/coop/base2new_train.sh", "shapes", 1)
+    assert done.returncode == 0, done.stderr
+    assert copy.calls == [command(TRAIN)]
+    done = copy.run("scripts/coop/base2new_test.sh", "shapes", 1)
+    assert done.returncode == 0, done.stderr
+    assert copy.calls[1] == command(TEST, "--eval-only", "--model-dir", TRAIN, "--load-epoch", "20", classes="new")
+    assert f"   folder: {TEST}\n" in done.stdout
+    assert "== CoOp (mini_vit8_ep20), new classes of shapes, 16 shots, seed 1\n" in done.stdout
+    assert f"train.py --root data --seed 1 --trainer CoOp {' '.join(copy.calls[1][6:])}" in done.stdout
+
+
+def test_zero_shot_evaluates_both_halves(copy):
+    for which in ("train", "test"):
+        assert copy.run(f"scripts/zsclip/base2new_{which}.sh", "shapes", 1).returncode == 0
+    tail = "shapes/shots_16/ZeroshotCLIP/mini_vit8/seed1"
+    about = {"trainer": "ZeroshotCLIP", "config": "ZeroshotCLIP/mini_vit8"}
+    assert copy.calls == [
+        command(f"output/base2new/train_base/{tail}", "--eval-only", **about),
+        command(f"output/base2new/test_new/{tail}", "--eval-only", classes="new", **about),
+    ]
+
+
+def test_real_data_sets_get_the_large_model(copy):
+    assert copy.run("scripts/coop/base2new_train.sh", "eurosat", 2).returncode == 0
+    folder = "output/base2new/train_base/eurosat/shots_16/CoOp/vit_b16_ep50_ctxv1/seed2"
+    assert copy.calls == [command(folder, config="CoOp/vit_b16_ep50_ctxv1", dataset="eurosat", seed="2")]
+
+
+def test_every_variable_comes_from_the_environment(copy, tmp_path):
+    variables = {
+        "DATA": "/my/data",
+        "OUTPUT": str(tmp_path / "out"),
+        "SHOTS": "4",
+        "CFG": "vit_b16",
+        "TRAINER": "CoOp2",
+    }
+    done = copy.run("scripts/coop/base2new_train.sh", "shapes", 0, **variables)
+    assert done.returncode == 0, done.stderr
+    folder = f"{tmp_path}/out/base2new/train_base/shapes/shots_4/CoOp2/vit_b16/seed0"
+    about = {"trainer": "CoOp2", "config": "CoOp/vit_b16", "root": "/my/data", "shots": "4", "seed": "0"}
+    assert copy.calls == [command(folder, **about)]  # no folder configs/trainers/CoOp2: CoOp's configs serve
+    assert copy.run("scripts/coop/base2new_test.sh", "shapes", 0, LOADEP="7", **variables).returncode == 0
+    model = ("--model-dir", folder, "--load-epoch", "7")
+    assert copy.calls[1] == command(
+        folder.replace("train_base", "test_new"), "--eval-only", *model, classes="new", **about
+    )
+
+
+def test_more_config_entries_are_passed_on(copy):
+    extra = ("OPTIM.LR", "0.02", "TRAINER.COOP.CTX_INIT", "a photo of a")
+    assert copy.run("scripts/coop/base2new_train.sh", "shapes", 1, *extra).returncode == 0
+    assert copy.calls == [command(TRAIN, extra=extra)]
+
+
+def test_from_another_folder(copy, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    script = "../a repository/scripts/coop/base2new_train.sh"
+    done = copy.run(script, "shapes", 1, cwd=tmp_path / "elsewhere", DATA="pictures")
+    assert done.returncode == 0, done.stderr
+    assert copy.calls == [command(TRAIN, root=f"{tmp_path}/elsewhere/pictures")]
+    help_ = copy.run(script, "--help", cwd=tmp_path / "elsewhere").stdout
+    assert "Example: bash scripts/coop/base2new_train.sh shapes 1" in help_
+
+
+def test_a_finished_run_is_skipped_and_an_unfinished_one_goes_on(copy):
+    script = ("scripts/coop/base2new_train.sh", "shapes", 1)
+    stopped = copy.run(*script, FAKE_EXIT="143")
+    assert stopped.returncode == 143  # train.py's own exit code comes through
+    again = copy.run(*script)
+    assert again.returncode == 0
+    assert "not finished: it goes on from its last checkpoint" in again.stdout
+    assert copy.calls == [command(TRAIN)] * 2  # the very same command resumes
+    third = copy.run(*script)
+    assert third.returncode == 0
+    assert "finished already: 61.00% (4 s)" in third.stdout
+    assert len(copy.calls) == 2
+
+
+@pytest.mark.parametrize("content", ['{"schema": 1, "finished": tr', "", '{"schema": 1, "finished": "false"}'])
+def test_damaged_metrics_mean_unfinished(copy, content):
+    (copy.root / TRAIN).mkdir(parents=True)
+    (copy.root / TRAIN / "metrics.json").write_text(content)
+    assert copy.run("scripts/coop/base2new_train.sh", "shapes", 1).returncode == 0
+    assert len(copy.calls) == 1
+
+
+def test_an_empty_or_unmarked_folder_is_not_taken_for_finished(copy):
+    (copy.root / TRAIN).mkdir(parents=True)
+    (copy.root / TRAIN / "log.txt").write_text("Finish training\n")
+    assert copy.run("scripts/coop/base2new_train.sh", "shapes", 1).returncode == 0
+    assert len(copy.calls) == 1
+
+
+def test_finished_run_with_other_values_is_refused(copy):
+    script = ("scripts/coop/base2new_train.sh", "shapes", 1)
+    assert copy.run(*script).returncode == 0
+    assert copy.run(*script, "OPTIM.LR", "2e-2").returncode == 0
+    refused = copy.run(*script, "OPTIM.LR", "0.5")
+    assert refused.returncode == 3
+    assert "OPTIM.LR: the run has 0.02, now 0.5" in refused.stderr
+    assert len(copy.calls) == 1
+
+
+def test_the_test_loads_the_epoch_that_training_ended_with(copy):
+    copy.run("scripts/coop/base2new_train.sh", "shapes", 1)
+    path = copy.root / TRAIN / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["epochs"] = [{"epoch": 1}, {"epoch": 2}]
+    path.write_text(json.dumps(metrics))
+    assert copy.run("scripts/coop/base2new_test.sh", "shapes", 1).returncode == 0
+    assert copy.calls[1][copy.calls[1].index("--load-epoch") + 1] == "2"
+
+
+def test_the_best_epoch_is_train_pys_default(copy):
+    copy.run("scripts/coop/base2new_train.sh", "shapes", 1, FAKE_TEST='{"FINAL_MODEL": "best_val"}')
+    copy.run("scripts/coop/base2new_test.sh", "shapes", 1)
+    assert copy.calls[1] == command(TEST, "--eval-only", "--model-dir", TRAIN, classes="new")
+
+
+def test_test_before_training(copy):
+    done = copy.run("scripts/coop/base2new_test.sh", "shapes", 1)
+    assert (done.returncode, copy.calls) == (1, [])
+    assert done.stderr == (
+        f"error: no finished training in {TRAIN}. Train first: bash scripts/coop/base2new_train.sh shapes 1\n"
+    )
+    copy.run("scripts/coop/base2new_train.sh", "shapes", 1, FAKE_EXIT="1")
+    assert copy.run("scripts/coop/base2new_test.sh", "shapes", 1).returncode == 1
+    assert len(copy.calls) == 1
+
+
+def test_a_test_older_than_its_model_runs_again(copy):
+    for which in ("train", "test"):
+        copy.run(f"scripts/coop/base2new_{which}.sh", "shapes", 1)
+    (copy.root / TRAIN / "metrics.json").unlink()
+    copy.run("scripts/coop/base2new_train.sh", "shapes", 1)
+    done = copy.run("scripts/coop/base2new_test.sh", "shapes", 1)
+    assert "its model was trained anew after this test: it runs again" in done.stdout
+    assert len(copy.calls) == 4
+    assert "finished already: 71.00%" in copy.run("scripts/coop/base2new_test.sh", "shapes", 1).stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "expected DATASET SEED, got nothing"),
+        (["shapes"], "expected DATASET SEED, got shapes"),
+        (["shape", "1"], "unknown data set 'shape'; there are: eurosat shapes"),
+        (["shapes", "one"], "SEED must be 0, 1, 2, ..., got 'one'"),
+        (["shapes", "-1"], "SEED must be 0, 1, 2, ..., got '-1'"),
+        (["shapes", "1", "OPTIM.LR"], "expected pairs KEY VALUE after SEED, got: OPTIM.LR"),
+        (["shapes", "1", "--backbone", "RN50"], "after SEED only pairs KEY VALUE are possible, got: --backbone RN50"),
+    ],
+)
+@pytest.mark.parametrize("script", ["coop/base2new_train", "coop/base2new_test", "zsclip/base2new_train"])
+def test_wrong_arguments_show_the_usage(copy, script, argv, message):
+    done = copy.run(f"scripts/{script}.sh", *argv)
+    assert (done.returncode, done.stdout, copy.calls) == (2, "", [])
+    assert done.stderr.startswith(f"error: {message}\n\n")
+    assert f"Example: bash scripts/{script}.sh shapes 1\n" in done.stderr
+
+
+def test_wrong_variables(copy):
+    script = ("scripts/coop/base2new_train.sh", "shapes", 1)
+    done = copy.run(*script, CFG="vit_b61")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: no config configs/trainers/CoOp/vit_b61.yaml; CFG can be: mini_vit8_ep20 vit_b16 vit_b16_ep50_ctxv1\n"
+    )
+    assert "SHOTS must be a number of images a class, got 'few'" in copy.run(*script, SHOTS="few").stderr
+    assert "PYTHON is 'python9', which is no program." in copy.run(*script, PYTHON="python9").stderr
+    assert copy.calls == []
+
+
+@pytest.mark.parametrize(("where", "expected"), [(".venv/bin", ".venv/bin/python"), ("path", "path/python3")])
+def test_choice_of_python(copy, monkeypatch, where, expected):
+    """PYTHON unset: .venv's interpreter, and without one, python3 of the PATH."""
+    folder = copy.root / where
+    folder.mkdir(parents=True)
+    for name in ("python", "python3"):
+        stub = folder / name
+        stub.write_text(f'#!/bin/sh\necho "ran $0" >&2\nexec "{sys.executable}" "$@"\n')
+        stub.chmod(0o755)
+    monkeypatch.setenv("PATH", str(copy.root / "path"), prepend=":")
+    done = copy.run("scripts/coop/base2new_train.sh", "shapes", 1, PYTHON=None)
+    assert done.returncode == 0, done.stderr
+    assert {Path(line.removeprefix("ran ")).name for line in done.stderr.splitlines()} == {Path(expected).name}
+    assert all(line.endswith(expected) for line in done.stderr.splitlines())
+    assert len(copy.calls) == 1
