@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = (
+    *("datasets/shapes", "datasets/eurosat", "trainers/ZeroshotCLIP/mini_vit8", "trainers/ZeroshotCLIP/vit_b16"),
+    *("trainers/CoOp/mini_vit8_ep20", "trainers/CoOp/vit_b16_ep50_ctxv1", "trainers/CoOp/vit_b16"),
+)
 OURS = ("DATA", "OUTPUT", "SHOTS", "CFG", "TRAINER", "LOADEP", "PYTHON", "SEEDS")
 
 TRAIN_PY = '''\
@@ -27,7 +31,8 @@ folder.mkdir(parents=True, exist_ok=True)
 classes = argv[argv.index("DATASET.SUBSAMPLE_CLASSES") + 1]
 metrics = {
     "schema": 1, "finished": code == 0, "mode": "eval" if evaluates else "train", "trainer": flag("--trainer"),
-    "classes": classes, "seed": seed, "config": {"OPTIM": {"MAX_EPOCH": 20, "LR": 0.02}, "TEST": {"FINAL_MODEL": "last_step"}},
+    "classes": classes, "seed": seed,
+    "config": {"OPTIM": {"MAX_EPOCH": 20, "LR": 0.02}, "TEST": {"FINAL_MODEL": "last_step"}},
     "epochs": [] if evaluates else [{"epoch": 20}], "started": datetime.datetime.now().isoformat(), "wall_seconds": 4.2,
     "final": {"epoch": 20, "metrics": {"accuracy": (60.0 if classes == "base" else 70.0) + seed}},
 }
@@ -65,17 +70,8 @@ def copy(tmp_path: Path) -> Copy:
         shutil.copy(ROOT / "tools" / f"{name}.py", root / "tools")
     shutil.copy(ROOT / "parse_test_res.py", root)
     (root / "train.py").write_text(TRAIN_PY)
-    for name in (
-        "datasets/shapes",
-        "datasets/eurosat",
-        "trainers/ZeroshotCLIP/mini_vit8",
-        "trainers/ZeroshotCLIP/vit_b16",
-    ):
+    for name in CONFIGS:
         path = root / "configs" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-    for name in ("mini_vit8_ep20", "vit_b16_ep50_ctxv1", "vit_b16"):
-        path = root / "configs" / "trainers" / "CoOp" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     return Copy(root)

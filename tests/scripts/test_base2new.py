@@ -64,9 +64,8 @@ def test_every_variable_comes_from_the_environment(copy, tmp_path):
     assert copy.calls == [command(folder, **about)]  # no folder configs/trainers/CoOp2: CoOp's configs serve
     assert copy.run("scripts/coop/base2new_test.sh", "shapes", 0, LOADEP="7", **variables).returncode == 0
     model = ("--model-dir", folder, "--load-epoch", "7")
-    assert copy.calls[1] == command(
-        folder.replace("train_base", "test_new"), "--eval-only", *model, classes="new", **about
-    )
+    tested = folder.replace("train_base", "test_new")
+    assert copy.calls[1] == command(tested, "--eval-only", *model, classes="new", **about)
 
 
 def test_more_config_entries_are_passed_on(copy):
