@@ -12,7 +12,10 @@ afterwards, so loading leaves no trace in the main process.
 """
 
 import hashlib
+import os
 import random
+import signal
+import threading
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +69,7 @@ class EpochLoader(DataLoader):
             "persistent_workers": workers > 0,
             "pin_memory": pin_memory,
             "collate_fn": _collate,
+            "worker_init_fn": _survive_signals,
             "generator": torch.Generator(),  # torch seeds workers from it; the global one would be drawn from otherwise
         }
         super().__init__(dataset, sampler=sampler, **options)
@@ -119,7 +123,7 @@ class EpochLoader(DataLoader):
 def start_epoch(loader: Any, epoch: int) -> None:
     """Make the next iteration of `loader` that of `epoch`, counted from 0.
 
-    A position that `restore_loader` has set in the same epoch is kept. Loaders of another make, and None, are left alone.
+    A position that `restore_loader` has set in the same epoch is kept. Other loaders, and None, are left alone.
     """
     if isinstance(loader, EpochLoader):
         loader.start_epoch(epoch)
@@ -186,6 +190,23 @@ class _Seeded(Dataset):
                 return self.dataset[index]
             except (ImageReadError, FileNotFoundError) as error:
                 return _Failure(error)  # raised by the main process, as a sentence instead of a worker's traceback
+
+
+def _survive_signals(worker_id: int) -> None:
+    """Keep a worker delivering when a signal goes to the whole process group (Ctrl-C, a batch system).
+
+    The main process then saves a checkpoint at the next step and ends the workers itself: SIGTERM counts only from it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_when_parent_says_so, daemon=True).start()
+
+
+def _exit_when_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _Failure:

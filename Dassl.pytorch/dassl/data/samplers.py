@@ -1,7 +1,7 @@
 """Which images form a batch.
 
-Every sampler draws from its own `torch.Generator` when it has one (the loaders give it one and seed it each epoch), else
-from torch's global generator. A pass always has the announced length: trainers find their last batch by counting.
+Every sampler draws from its own `torch.Generator` when it has one (the loaders give it one and seed it each epoch),
+else from torch's global generator. A pass always has the announced length: trainers find their last batch by counting.
 """
 
 from collections import defaultdict

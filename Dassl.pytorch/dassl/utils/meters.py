@@ -1,6 +1,7 @@
 """Running averages of what a training loop reports."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 
@@ -54,6 +55,16 @@ class AverageMeter:
                 self._avg = self._sum / self._read
         self._pending.clear()
 
+    def state_dict(self) -> dict[str, float]:
+        """What a resumed run needs to continue the averages, as plain numbers."""
+        self._settle()
+        return {"val": self._val, "avg": self._avg, "sum": self._sum, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.reset()
+        self._val, self._avg, self._sum = state["val"], state["avg"], state["sum"]
+        self.count = self._read = int(state["count"])
+
     @property
     def val(self) -> float:
         self._settle()
@@ -80,7 +91,7 @@ class MetricMeter:
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
         self.delimiter = delimiter
 
-    def update(self, input_dict: dict[str, torch.Tensor | float] | None) -> None:
+    def update(self, input_dict: Mapping[str, torch.Tensor | float] | None) -> None:
         """Add one value a name; None is ignored.
 
         Raises:

@@ -1,6 +1,5 @@
 """Name → class tables, so that a yaml can say which trainer, data set or evaluator to build."""
 
-from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Registry"]
@@ -23,7 +22,7 @@ class Registry:
         self._name = name
         self._entries: dict[str, Any] = {}
 
-    def register(self, obj: Any = None, force: bool = False) -> Callable[[Any], Any] | None:
+    def register(self, obj: Any = None, force: bool = False) -> Any:
         """Add `obj` under its `__name__`; without `obj`, return a decorator that does so and returns its argument.
 
         Raises:

@@ -1,12 +1,13 @@
 """`Datum`, one labelled image, and `DatasetBase`, what every data set offers to the loaders and trainers."""
 
 import os
+import posixpath
 import random
 import tarfile
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from dassl.utils import download_url, mkdir_if_missing
 
@@ -185,7 +186,7 @@ class DatasetBase:
         Raises:
             NotImplementedError: `dst` has another ending.
             RuntimeError: the download failed.
-            ValueError: the archive would write outside of its folder.
+            ValueError: the archive is damaged, or would write outside of its folder.
         """
         if not dst.endswith((".zip", ".tar", ".tar.gz")):
             raise NotImplementedError(f"can unpack .zip, .tar and .tar.gz, got {dst}")
@@ -276,34 +277,29 @@ def _report_short(by_label: dict[int, list[Datum]], num_shots: int, repeat: bool
 
 def _extract(archive: str, folder: str) -> None:
     """Unpack an archive into `folder`; refuse, before writing it, any member that would land elsewhere."""
-    if archive.endswith(".zip"):
-        with zipfile.ZipFile(archive) as zipped:
-            for name in zipped.namelist():
-                _check_inside(archive, name, name)
-            zipped.extractall(folder)
-    else:
 
-        def checked(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-            _check_inside(archive, member.name, member.name)
-            if member.issym():  # relative to the link's own folder; a hard link to the archive's root
-                _check_inside(archive, member.name, f"{PurePosixPath(member.name).parent}/{member.linkname}")
-                _check_inside(archive, member.name, member.linkname, may_climb=True)
-            elif member.islnk():
-                _check_inside(archive, member.name, member.linkname)
-            return tarfile.data_filter(member, path)
+    def checked(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+        _check_inside(archive, member.name)
+        if member.issym():  # counts from the folder of the link, a hard link from the root of the archive
+            _check_inside(archive, posixpath.join(posixpath.dirname(member.name), member.linkname))
+        elif member.islnk():
+            _check_inside(archive, member.linkname)
+        return tarfile.data_filter(member, path)  # no devices, no odd permissions, no way out through a link
 
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter=checked)
+    try:
+        if archive.endswith(".zip"):
+            with zipfile.ZipFile(archive) as zipped:
+                for name in zipped.namelist():
+                    _check_inside(archive, name)
+                zipped.extractall(folder)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter=checked)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"Cannot unpack {archive} ({error}); delete it and download it again.") from error
 
 
-def _check_inside(archive: str, member: str, target: str, may_climb: bool = False) -> None:
-    path = PurePosixPath(target.replace("\\", "/"))
-    depth = 0
-    for part in path.parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0 and not may_climb:
-            break
-    if path.is_absolute() or ":" in path.parts[0] or (depth < 0 and not may_climb):
-        raise ValueError(
-            f"{archive} would write outside of its folder: {member} -> {target}; do not trust this archive."
-        )
+def _check_inside(archive: str, name: str) -> None:
+    path = posixpath.normpath(name.replace("\\", "/"))
+    if path.startswith(("/", "../")) or path == ".." or path[1:2] == ":":
+        raise ValueError(f"{archive} would write outside of its folder, to {name}; do not trust this archive.")
