@@ -1,0 +1,27 @@
+"""Which device a run computes on."""
+
+from typing import Any
+
+import torch
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+def select_device(cfg: Any) -> torch.device:
+    """The device that `cfg.DEVICE` asks for; `auto` takes cuda, else mps, else cpu. `USE_CUDA: False` means cpu.
+
+    Raises:
+        ValueError: unknown value of `DEVICE`.
+        RuntimeError: this machine has no such device.
+    """
+    wanted = cfg.get("DEVICE", "auto")
+    if wanted not in DEVICES:
+        raise ValueError(f"DEVICE must be one of {', '.join(DEVICES)}, got {wanted!r}.")
+    if not cfg.USE_CUDA:
+        return torch.device("cpu")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[wanted]:
+        raise RuntimeError(f"DEVICE is {wanted}, but torch finds no such device here; set DEVICE to auto or cpu.")
+    return torch.device(wanted)

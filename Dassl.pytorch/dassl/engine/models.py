@@ -1,0 +1,178 @@
+"""The models, optimisers and schedulers that a trainer registers, and the files they are kept in."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dassl.optim.lr_scheduler import scheduler_state
+from dassl.utils.tools import tolist_if_not
+from dassl.utils.torchtools import (
+    EPOCH_MODEL,
+    load_checkpoint,
+    load_exactly,
+    model_file,
+    newest_checkpoint,
+    restore,
+    save_checkpoint,
+    saved_epochs,
+    saved_state_dict,
+)
+
+
+class RegisteredModels:
+    """Modules under names, each with the optimiser and scheduler that train it, or None.
+
+    Several names may share one optimiser or scheduler object. Each name has a sub-folder of its own in a run folder.
+    """
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._optims: OrderedDict[str, Any] = OrderedDict()
+        self._scheds: OrderedDict[str, Any] = OrderedDict()
+
+    def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
+        """Give the trainer a model to train, save, load, and switch between training and evaluation mode.
+
+        Raises:
+            AttributeError: the base class is not initialised yet.
+            AssertionError: the name is taken.
+        """
+        if "_models" not in self.__dict__:
+            raise AttributeError("register_model was called before super().__init__(); call that first.")
+        assert name not in self._models, f"a model is already registered as {name!r}; choose another name"
+        self._models[name] = model
+        self._optims[name] = optim
+        self._scheds[name] = sched
+
+    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
+        """All registered names, or those given, as a list.
+
+        Raises:
+            AssertionError: a given name is not registered.
+        """
+        if names is None:
+            return list(self._models)
+        names = tolist_if_not(names)
+        for name in names:
+            assert name in self._models, f"no model is registered as {name!r}; there are {list(self._models)}"
+        return names
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Switch registered models, and no others, to `train`, or to `test` / `eval`.
+
+        Raises:
+            KeyError: another mode.
+        """
+        if mode not in ("train", "test", "eval"):
+            raise KeyError(f"mode must be train, test or eval, got {mode!r}")
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Step the schedulers; one that several names share is stepped once (Dassl: once per name)."""
+        for scheduler in _distinct(self._scheds[name] for name in self.get_model_names(names)):
+            scheduler.step()
+
+    def model_zero_grad(self, names: str | list[str] | None = None) -> None:
+        for optimizer in _distinct(self._optims[name] for name in self.get_model_names(names)):
+            optimizer.zero_grad()
+
+    def model_update(self, names: str | list[str] | None = None) -> None:
+        """Step the optimisers; one that several names share is stepped once (Dassl: once per name)."""
+        for optimizer in _distinct(self._optims[name] for name in self.get_model_names(names)):
+            optimizer.step()
+
+    def get_current_lr(self, names: str | list[str] | None = None) -> float:
+        """Learning rate of the first parameter group of the first optimiser; 0 if there is none."""
+        for optimizer in _distinct(self._optims[name] for name in self.get_model_names(names)):
+            return float(optimizer.param_groups[0]["lr"])
+        return 0.0
+
+    def save_model(
+        self,
+        epoch: int,
+        directory: str | os.PathLike,
+        is_best: bool = False,
+        val_result: float | None = None,
+        model_name: str = "",
+    ) -> None:
+        """Write every registered model to `<directory>/<name>/model.pth.tar-<epoch + 1>`, or to `model_name`.
+
+        Raises:
+            RuntimeError: a file cannot be written; earlier ones stay whole.
+        """
+        for name in self.get_model_names():
+            optimizer, scheduler = self._optims[name], self._scheds[name]
+            state = {
+                "state_dict": self._models[name].state_dict(),
+                "epoch": int(epoch) + 1,
+                "optimizer": None if optimizer is None else optimizer.state_dict(),
+                "scheduler": None if scheduler is None else scheduler_state(scheduler),
+                "val_result": None if val_result is None else float(val_result),
+            }
+            save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
+
+    def load_model(self, directory: str | os.PathLike, epoch: int | None = None) -> None:
+        """Load every registered model from `model.pth.tar-<epoch>`, or from `model-best.pth.tar` without epoch.
+
+        Raises:
+            FileNotFoundError: there is no such file; the message lists those that exist.
+            RuntimeError: a file is damaged or does not fit the model.
+        """
+        if not directory:
+            print("No model folder was given, so no weights are loaded")
+            return
+        for name in self.get_model_names():
+            path = model_file(directory, name, epoch)
+            checkpoint = load_checkpoint(path)
+            load_exactly(self._models[name], saved_state_dict(checkpoint, path), path)
+            result = checkpoint.get("val_result")
+            known = "" if result is None else f", val_result = {result:.1f}"
+            print(f"Loaded {name} from {path} (epoch = {checkpoint.get('epoch')}{known})")
+
+    def resume_model_if_exist(self, directory: str | os.PathLike) -> int:
+        """Continue from the newest saved models of a folder; return the number of finished epochs, 0 without models.
+
+        Raises:
+            RuntimeError: a file is damaged or does not fit, or the models' files belong to different epochs.
+        """
+        paths = self._newest_of_all(Path(directory))
+        if not paths:
+            print(f"No checkpoint in {directory}, training starts from the beginning")
+            return 0
+        epochs = []
+        for name, path in paths.items():
+            print(f"Resuming {name} from {path}")
+            checkpoint = load_checkpoint(path)
+            restore(checkpoint, path, self._models[name], self._optims[name], self._scheds[name])
+            epochs.append(checkpoint["epoch"])
+        return epochs[-1]
+
+    def _newest_of_all(self, directory: Path) -> dict[str, Path]:
+        """One file a name, all of the same epoch: the newest, or the newest that all have."""
+        try:
+            paths = {name: newest_checkpoint(directory / name) for name in self.get_model_names()}
+        except FileNotFoundError:
+            return {}
+        if len({load_checkpoint(path)["epoch"] for path in paths.values()}) <= 1:
+            return paths
+        common = set.intersection(*(set(saved_epochs(path.parent)) for path in paths.values()))
+        if not common:
+            raise RuntimeError(
+                f"The models {list(paths)} in {directory} were saved at different epochs, so no common state can be "
+                "resumed; remove the files of the unfinished epoch, or choose another OUTPUT_DIR."
+            )
+        return {name: path.parent / f"{EPOCH_MODEL}{max(common)}" for name, path in paths.items()}
+
+
+def _distinct(items: Iterable[Any]) -> Iterator[Any]:
+    """Each object once, None left out."""
+    seen: set[int] = set()
+    for item in items:
+        if item is not None and id(item) not in seen:
+            seen.add(id(item))
+            yield item
