@@ -38,8 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     for folder in (args.directory, base, new):
         if folder is not None and not folder.is_dir():
             return _fail(f"no folder at {folder}")
-    if args.directory and all((args.directory / side).is_dir() for side in SIDES):
-        base, new = (args.directory / side for side in SIDES)
+    if args.directory:
+        there = [side for side in SIDES if (args.directory / side).is_dir()]
+        if len(there) == 1:
+            lacking = next(side for side in SIDES if side not in there)
+            return _fail(f"{args.directory} holds {there[0]}/ but no {lacking}/, so there is nothing to pair")
+        if there:
+            base, new = (args.directory / side for side in SIDES)
     if base:
         if args.multi_exp or args.test_log:
             parser.error("--multi-exp and --test-log are for the summary of one directory, not for base / new tables")

@@ -144,6 +144,11 @@ def test_base_new_warns_of_uneven_averages(runs, parse):
             "error: {root}/exp: no run directly in it; runs lie deeper, e.g. in {root}/exp/dtd: name that folder\n",
         ),
         (
+            "test_new/dtd/seed1",
+            ["{root}"],
+            "error: {root} holds test_new/ but no train_base/, so there is nothing to pair\n",
+        ),
+        (
             "exp",
             ["--base", "{root}", "--new", "{root}/exp"],
             "error: no run of {root} has a finished partner in {root}/exp\n",
