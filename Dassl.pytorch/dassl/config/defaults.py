@@ -59,9 +59,7 @@ _C.DATALOADER.NUM_WORKERS = 4  # loading processes a loader; 0: load in the main
 _C.DATALOADER.K_TRANSFORMS = 1  # training: augmented views an image
 _C.DATALOADER.RETURN_IMG0 = False  # True: batches also hold the un-augmented image as "img0"
 _C.DATALOADER.TRAIN_X = CN()  # labelled images
-_C.DATALOADER.TRAIN_X.SAMPLER = (
-    "RandomSampler"  # RandomSampler | SequentialSampler | RandomDomainSampler | SeqDomainSampler | RandomClassSampler
-)
+_C.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"  # or Sequential-, RandomDomain-, SeqDomain-, RandomClassSampler
 _C.DATALOADER.TRAIN_X.BATCH_SIZE = 32  # images
 _C.DATALOADER.TRAIN_X.N_DOMAIN = 0  # RandomDomainSampler: domains a batch; 0: all
 _C.DATALOADER.TRAIN_X.N_INS = 16  # RandomClassSampler: images a class in a batch

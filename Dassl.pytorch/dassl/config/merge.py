@@ -5,6 +5,7 @@ the sentences differ.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike) -> None:
     try:
         cfg.merge_from_other_cfg(CfgNode(tree))
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(_mismatch(where, error)) from error
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -58,7 +59,10 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     for key in opts[0::2]:
         if not _exists(cfg, key):
             raise AssertionError(_unknown(cfg, key, "the command line"))
-    cfg.merge_from_list(opts)
+    try:
+        cfg.merge_from_list(opts)
+    except ValueError as error:
+        raise ValueError(_mismatch("the command line", error)) from error
 
 
 class _MissingKey(KeyError):
@@ -80,7 +84,7 @@ def _exists(cfg: CfgNode, key: str) -> bool:
     node: Any = cfg
     for name in str(key).split("."):
         if not isinstance(node, CfgNode):
-            return True  # deeper than a value: a type mismatch, which yacs reports
+            return False
         if name not in node:
             return node.is_new_allowed()
         node = node[name]
@@ -90,3 +94,15 @@ def _exists(cfg: CfgNode, key: str) -> bool:
 def _unknown(cfg: CfgNode, key: str, where: str) -> str:
     nearest = get_most_similar_str_to_a_from_b(str(key), [name for name, _ in _leaves(cfg)])
     return f"{where} sets {key}, which is no config key; do you mean {nearest}?"
+
+
+def _mismatch(where: str, error: ValueError) -> str:
+    """yacs' complaint about a type, in a sentence that says what to write."""
+    types, values = r"\(<class '(\S+)'> vs. <class '(\S+)'>\)", r"\((.*) vs. (.*)\)"
+    pattern = rf"Type mismatch {types} with values {values} for config key: (\S+)"
+    found = re.fullmatch(pattern, str(error), re.DOTALL)
+    if not found:
+        return f"{where}: {error}"
+    expected, got, default, value, key = found.groups()
+    advice = f"; write {value}.0" if (expected, got) == ("float", "int") else ""
+    return f"{where} sets {key} to {value}, a type mismatch: expected {expected} as in {default!s}, got {got}{advice}."

@@ -128,13 +128,9 @@ def download_url(url: str, dst: str | os.PathLike) -> None:
             with tqdm.wrapattr(source, "read", total=size, disable=None) as counted:
                 shutil.copyfileobj(counted, target)
         if size is not None and os.path.getsize(part) != size:
-            raise RuntimeError(
-                f"{url} broke off after {os.path.getsize(part)} of {size} bytes; start the download again."
-            )
+            raise RuntimeError(f"{url} broke off after {os.path.getsize(part)} of {size} bytes; download it again.")
     except (urllib.error.URLError, ValueError) as error:
-        raise RuntimeError(
-            f"Cannot download {url} ({error}); fetch it by hand and put it at {os.fspath(dst)}."
-        ) from error
+        raise RuntimeError(f"Cannot download {url} ({error}); put the file at {os.fspath(dst)} by hand.") from error
     os.replace(part, dst)
 
 
@@ -182,11 +178,8 @@ def collect_env_info() -> str:
     """Versions and hardware, one item a line; starts no process and initialises no device without need."""
     rows = [
         ("Python", f"{platform.python_version()} ({sys.executable})"),
-        ("Platform", platform.platform()),
-        (
-            "CPUs",
-            f"{os.cpu_count()} ({platform.processor() or platform.machine()}), torch threads {torch.get_num_threads()}",
-        ),
+        ("Platform", f"{platform.system()} {platform.release()}"),
+        ("CPUs", f"{os.cpu_count()} ({platform.machine()}), of which torch uses {torch.get_num_threads()}"),
         ("torch", torch.__version__),
     ]
     for package in ("torchvision", "numpy", "Pillow", "open_clip_torch"):
