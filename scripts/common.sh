@@ -8,6 +8,7 @@
 #   TRAINER, CFG  another registered trainer, another file of configs/trainers/TRAINER (without .yaml)
 #   LOADEP  epoch that a test loads (default: the one that training ended with, read from its metrics.json)
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere, and prints
 
 CALLER_DIR=$PWD
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)

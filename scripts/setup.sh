@@ -6,6 +6,7 @@
 # Run again, it returns at once: a stamp inside .venv holds a hash of the requirement files. PYTHON chooses the
 # interpreter that .venv is made from (3.10 or newer).
 set -euo pipefail
+unset CDPATH
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 die() {

@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("question", choices=("state", "epoch", "result"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--after", type=Path, help="the training run whose model this run tested")
-    parser.add_argument("--options", nargs="*", default=[], metavar="KEY VALUE", help="config entries asked for now")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="config entries asked for now: KEY VALUE ..."
+    )
     args = parser.parse_args(argv)
     try:
         print(_answer(args))

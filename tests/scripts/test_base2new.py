@@ -69,9 +69,10 @@ def test_every_variable_comes_from_the_environment(copy, tmp_path):
 
 
 def test_more_config_entries_are_passed_on(copy):
-    extra = ("OPTIM.LR", "0.02", "TRAINER.COOP.CTX_INIT", "a photo of a")
+    extra = ("OPTIM.LR", "-1e-3", "TRAINER.COOP.CTX_INIT", "a photo of a")
     assert copy.run("scripts/coop/base2new_train.sh", "shapes", 1, *extra).returncode == 0
     assert copy.calls == [command(TRAIN, extra=extra)]
+    assert "now -1e-3; TRAINER.COOP" in copy.run("scripts/coop/base2new_train.sh", "shapes", 1, *extra).stderr
 
 
 def test_from_another_folder(copy, tmp_path):
@@ -82,6 +83,13 @@ def test_from_another_folder(copy, tmp_path):
     assert copy.calls == [command(TRAIN, root=f"{tmp_path}/elsewhere/pictures")]
     help_ = copy.run(script, "--help", cwd=tmp_path / "elsewhere").stdout
     assert "Example: bash scripts/coop/base2new_train.sh shapes 1" in help_
+
+
+def test_cdpath_does_not_lead_astray(copy, tmp_path):
+    (tmp_path / "trap" / "scripts" / "coop").mkdir(parents=True)
+    done = copy.run("scripts/coop/base2new_train.sh", "shapes", 1, CDPATH=f"{tmp_path}/trap")
+    assert done.returncode == 0, done.stderr
+    assert copy.calls == [command(TRAIN)]
 
 
 def test_a_finished_run_is_skipped_and_an_unfinished_one_goes_on(copy):
