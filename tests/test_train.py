@@ -226,7 +226,7 @@ def test_checkpoint_of_another_backbone(run, tmp_path):
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"), "--load-epoch", "2")
     backbone = ("MODEL.BACKBONE.NAME", str(tmp_path / "wide.pt"))
     line = sentence(run("TRAINER.COOP.N_CTX", "2", *backbone, output="eval", flags=flags))
-    assert "another backbone" in line
+    assert "ctx is [2, 64] in the file and [2, 128] here" in line or "another backbone" in line
 
 
 def test_checkpoint_of_another_backbone_of_the_same_size(run, tmp_path):

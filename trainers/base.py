@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ class MethodTrainer(TrainerX):
 
     node = ""  # the method's options are cfg.TRAINER.<node>
     model_name = "prompt_learner"  # the folder of its checkpoints, as the family calls it
-    class_dependent = ("token_prefix", "token_suffix")  # in the family's checkpoints; rebuilt from the class names
+    rebuilt_on_load = ("token_prefix", "token_suffix")  # in the family's checkpoints; made from the class names
 
     @classmethod
     def extend_cfg(cls, cfg: CN) -> None:
@@ -48,9 +50,9 @@ class MethodTrainer(TrainerX):
         self.precision = Precision(cfg.TRAINER[self.node].PREC, self.device)
         weights = cfg.MODEL.INIT_WEIGHTS or cfg.MODEL.BACKBONE.NAME
         print(f"Loading CLIP (backbone: {weights})")
-        backbone = load_backbone(weights, dtype=self.precision.weight_dtype, device=self.device)
+        self.backbone = load_backbone(weights, dtype=self.precision.weight_dtype, device=self.device)
         space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME)
-        self.method = self.make_method(backbone, space).to(self.device)
+        self.method = self.make_method(self.backbone, space).to(self.device)
         trainables = list(self.method.trainables().values())
         if trainables:
             optim = build_optimizer(trainables, cfg.OPTIM)
@@ -88,3 +90,39 @@ class MethodTrainer(TrainerX):
     def model_inference(self, input: Tensor) -> Tensor:
         with self.precision.autocast():
             return self.method(input)
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        space = self.method.space
+        return {
+            "trainer": self.cfg.TRAINER.NAME,
+            "backbone": self.backbone.name,
+            "fingerprint": self.backbone.fingerprint,
+            "dataset": space.dataset,
+            "class_names": list(space.names),
+        }
+
+    def check_checkpoint_facts(self, facts: dict[str, Any], path: Path) -> None:
+        """Refuse trained tensors that belong to other frozen weights; their shapes alone would not tell.
+
+        Raises:
+            RuntimeError: the file was made with another backbone.
+        """
+        if facts and facts.get("fingerprint") != self.backbone.fingerprint:
+            raise RuntimeError(
+                f"{path} was made with another backbone: {facts.get('backbone')} (fingerprint "
+                f"{facts.get('fingerprint')}), now it is {self.backbone.name} ({self.backbone.fingerprint}); "
+                "set MODEL.BACKBONE.NAME to the former one."
+            )
+
+    def load_model(self, directory: str | os.PathLike, epoch: int | None = None) -> None:
+        """Load the trained tensors of a run.
+
+        Raises:
+            ValueError: the method has trained tensors, but no folder to take them from is named.
+            FileNotFoundError, RuntimeError: as in the engine.
+        """
+        if self._models and not directory:
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME} needs its trained tensors to be tested; name the run folder with --model-dir."
+            )
+        super().load_model(directory, epoch)

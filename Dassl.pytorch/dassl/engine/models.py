@@ -29,6 +29,8 @@ class RegisteredModels:
     Several names may share one optimiser or scheduler object. Each name has a sub-folder of its own in a run folder.
     """
 
+    rebuilt_on_load: tuple[str, ...] = ()  # entries of a saved state that the trainer makes anew instead of loading
+
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
         self._optims: OrderedDict[str, Any] = OrderedDict()
@@ -113,8 +115,16 @@ class RegisteredModels:
                 "optimizer": None if optimizer is None else optimizer.state_dict(),
                 "scheduler": None if scheduler is None else scheduler_state(scheduler),
                 "val_result": None if val_result is None else float(val_result),
+                "made_with": self.checkpoint_facts(),
             }
             save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """Plain data that says what the models' files are made with; saved in them."""
+        return {}
+
+    def check_checkpoint_facts(self, facts: dict[str, Any], path: Path) -> None:
+        """Refuse a file whose `checkpoint_facts` do not fit; `facts` is empty in files of other programs."""
 
     def load_model(self, directory: str | os.PathLike, epoch: int | None = None) -> None:
         """Load every registered model from `model.pth.tar-<epoch>`, or from `model-best.pth.tar` without epoch.
@@ -129,7 +139,10 @@ class RegisteredModels:
         for name in self.get_model_names():
             path = model_file(directory, name, epoch)
             checkpoint = load_checkpoint(path)
-            load_exactly(self._models[name], saved_state_dict(checkpoint, path), path)
+            self.check_checkpoint_facts(checkpoint.get("made_with") or {}, path)
+            saved = saved_state_dict(checkpoint, path)
+            state = {key: value for key, value in saved.items() if key not in self.rebuilt_on_load}
+            load_exactly(self._models[name], state, path)
             result = checkpoint.get("val_result")
             known = "" if result is None else f", val_result = {result:.1f}"
             print(f"Loaded {name} from {path} (epoch = {checkpoint.get('epoch')}{known})")
@@ -148,6 +161,7 @@ class RegisteredModels:
         for name, path in paths.items():
             print(f"Resuming {name} from {path}")
             checkpoint = load_checkpoint(path)
+            self.check_checkpoint_facts(checkpoint.get("made_with") or {}, path)
             restore(checkpoint, path, self._models[name], self._optims[name], self._scheds[name])
             epochs.append(checkpoint["epoch"])
         return epochs[-1]

@@ -94,6 +94,7 @@ def capture(trainer: Any, epoch: int, batch: int, rng_epoch: dict[str, Any], rng
         },
         "config": plain(trainer.cfg),
         "train_digest": train_digest(trainer),
+        "made_with": trainer.checkpoint_facts(),
     }
 
 
@@ -134,6 +135,7 @@ def apply(trainer: Any, state: dict[str, Any], path: Path) -> None:
             f"The training images are not those that {path} was made with; restore the data set and its few-shot "
             "split, or choose another OUTPUT_DIR."
         )
+    trainer.check_checkpoint_facts(state["made_with"], path)
     for name, model in trainer._models.items():
         load_exactly(model, state["models"][name], path)
         if trainer._optims[name] is not None:
@@ -160,8 +162,8 @@ def refuse_other_config(saved: dict[str, Any], cfg: Any, path: Path) -> None:
     if changed:
         listed = "; ".join(f"{key} was {before[key]!r}, is {now[key]!r}" for key in changed)
         raise ValueError(
-            f"The run in {path.parent} was started with another config ({listed}); start with the earlier values, or "
-            "choose another OUTPUT_DIR."
+            f"The run in {path.parent} was started with another config ({listed}); start with the earlier values, "
+            "delete that folder, or choose another OUTPUT_DIR."
         )
 
 
