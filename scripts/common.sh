@@ -127,7 +127,7 @@ run_state() {
 # start FOLDER CLASSES STATE [flags of train.py]: skip, resume or run. Replaces the shell by train.py, so that a signal
 # reaches it directly.
 start() {
-  local folder=$1 classes=$2 state=$3 command
+  local folder=$1 classes=$2 state=$3 command line
   shift 3
   say "== $TRAINER ($CFG), $classes classes of $DATASET, $SHOTS shots, seed $SEED"
   say "   folder: $folder"
@@ -142,7 +142,8 @@ start() {
   command=("$PYTHON" train.py --root "$DATA" --seed "$SEED" --trainer "$TRAINER"
     --dataset-config-file "configs/datasets/$DATASET.yaml" --config-file "$CONFIG" --output-dir "$folder" "$@"
     DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES "$classes" ${EXTRA[@]+"${EXTRA[@]}"})
-  say "   command: $(printf '%q ' "${command[@]}")"
+  printf -v line ' %q' "${command[@]}"
+  say "   command:$line"
   exec "${command[@]}"
 }
 

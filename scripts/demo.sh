@@ -24,7 +24,7 @@ trap 'rm -f "$log"' EXIT
 step() {
   local text=$1 script=$2 seed=$3 status=0 folder
   printf '%-46s ' "$text, seed $seed"
-  bash "$script" "$DATASET" "$seed" >"$log" || status=$?
+  bash "$script" "$DATASET" "$seed" >"$log" 2>&1 || status=$?
   if ((status == 130 || status == 143)); then
     say "stopped; the same command goes on from here"
     exit "$status"
@@ -50,9 +50,13 @@ say
 cat <<END
 
 What to try next
-  bash scripts/coop/base2new_train.sh shapes_sketch 1    another domain: outlines on paper (then base2new_test.sh)
-  SHOTS=4 bash scripts/coop/base2new_train.sh shapes 1   fewer training images a class
-  $PYTHON parse_test_res.py $OUTPUT/base2new --details   every run so far, with trained parameters and seconds
-  $PYTHON -m tensorboard.main --logdir $OUTPUT           curves of all runs
-  README.md                                              real CLIP weights and data sets
+  # another domain: outlines on paper (then base2new_test.sh, and the table below)
+  bash scripts/coop/base2new_train.sh shapes_sketch 1
+  # fewer training images a class
+  SHOTS=4 bash scripts/coop/base2new_train.sh shapes 1
+  # all runs so far, with trained parameters and seconds
+  $PYTHON parse_test_res.py $OUTPUT/base2new --details
+  # curves of losses and accuracies
+  $PYTHON -m tensorboard.main --logdir $OUTPUT
+  # real CLIP weights and data sets: README.md
 END

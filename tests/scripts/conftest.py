@@ -53,7 +53,7 @@ class Copy:
         env |= {"PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"} | variables
         env = {key: value for key, value in env.items() if value is not None}
         command = ["bash", *map(str, argv)]
-        return subprocess.run(command, cwd=cwd or self.root, env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=cwd or self.root, env=env, capture_output=True, text=True, timeout=300)
 
     @property
     def calls(self) -> list[list[str]]:

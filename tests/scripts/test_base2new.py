@@ -29,7 +29,7 @@ def test_coop_train_then_test(copy):
     assert copy.calls[1] == command(TEST, "--eval-only", "--model-dir", TRAIN, "--load-epoch", "20", classes="new")
     assert f"   folder: {TEST}\n" in done.stdout
     assert "== CoOp (mini_vit8_ep20), new classes of shapes, 16 shots, seed 1\n" in done.stdout
-    assert f"train.py --root data --seed 1 --trainer CoOp {' '.join(copy.calls[1][6:])}" in done.stdout
+    assert done.stdout.endswith(f" train.py {' '.join(copy.calls[1])}\none of many lines\n")
 
 
 def test_zero_shot_evaluates_both_halves(copy):
