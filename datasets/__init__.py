@@ -1,0 +1,1 @@
+"""Readers, one data set a file, registered in `dassl.data.datasets`; importing this package registers them."""

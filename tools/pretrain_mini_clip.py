@@ -1,0 +1,358 @@
+# NOTE FROM LEAD (remove me): read /tmp/work/NOTE_FROM_LEAD_TO_SHAPES.md now
+"""Train Mini-ViT/8, the small CLIP of the embedded benchmark, from nothing.
+
+    python tools/pretrain_mini_clip.py --work output/pretrain --out clip/weights/mini_vit8.safetensors
+
+Pictures are rendered while training, so nothing is downloaded. Batch number s depends on --seed and s only, therefore
+a run that was stopped goes on, with the same command, to the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "Dassl.pytorch")]
+
+from clip.clip import tokenize
+from clip.model import CLIP, CLIPSpec
+from clip.weights import save_compact
+from datasets.shapes_captions import ALL_TEMPLATES, draw_templates
+from datasets.shapes_conditions import CONDITIONS
+from datasets.shapes_render import COLOURS, NAMES, SHAPES, Draws, Style, picture_keys, render
+
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+PLAIN_SHARE = 0.2  # of the pictures: no condition
+# Wider than any domain of the benchmark, so that each of them is within reach.
+PRETRAIN_STYLE = Style(radius=(8.0, 24.0), tilt=0.7, distractors=(0, 4), occluded=0.2, textured=0.25)
+CURRICULUM = 0.2  # of the steps: pictures go from large, upright and tidy to PRETRAIN_STYLE
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--work", type=Path, required=True, help="folder of the resumable checkpoint and of log.jsonl")
+    add("--out", type=Path, help="write the finished model here, as compact fp16 safetensors")
+    add("--steps", type=int, default=5600, help="optimiser steps (default: %(default)s)")
+    add("--batch-size", type=int, default=256, help="pictures a step (default: %(default)s)")
+    add("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (default: %(default)s)")
+    add("--weight-decay", type=float, default=0.1, help="on matrices only (default: %(default)s)")
+    add("--warmup", type=int, default=300, help="steps of linear warm-up before the cosine (default: %(default)s)")
+    add("--width", type=int, default=128, help="image tower, a multiple of 64 (default: %(default)s)")
+    add("--layers", type=int, default=4, help="image tower (default: %(default)s)")
+    add("--text-layers", type=int, default=2, help="text tower, 128 wide (default: %(default)s)")
+    add("--readout", type=float, default=1.0, help="weight of the auxiliary classifiers (default: %(default)s)")
+    add("--seed", type=int, default=1, help="of weights, pictures and captions (default: %(default)s)")
+    add("--processes", type=int, default=2, help="that share each batch, one thread each (default: %(default)s)")
+    add("--precision", choices=["bf16", "fp32"], default="bf16", help="of the towers (default: %(default)s)")
+    add("--save-seconds", type=float, default=120, help="between checkpoints (default: %(default)s)")
+    add("--eval-every", type=int, default=500, help="steps between held-out evaluations (default: %(default)s)")
+    add("--eval-per-class", type=int, default=2, help="held-out pictures a class and condition (default: %(default)s)")
+    add("--stop-after", type=int, help="stop at this step as if interrupted; the same command goes on")
+    return parser.parse_args(argv)
+
+
+def style_at(progress: float) -> Style:
+    """How pictures look after this share of the curriculum; easy ones first, or shapes are learned late."""
+    hard, done = PRETRAIN_STYLE, min(1.0, progress)
+    return Style(
+        radius=(20.0 + done * (hard.radius[0] - 20.0), hard.radius[1]),
+        tilt=done * hard.tilt,
+        distractors=(0, math.floor(done * hard.distractors[1])),
+        occluded=done * hard.occluded,
+        textured=done * hard.textured,
+        clutter=done * hard.clutter,
+    )
+
+
+class Batches:
+    """Item s is the whole batch of step s: pictures, caption templates, and which captions say the same."""
+
+    def __init__(self, batch_size: int, seed: str, steps: int) -> None:
+        self.batch_size, self.seed, self.steps = batch_size, seed, steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        number = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        draw = Draws(picture_keys(self.seed, "pretrain", "choice", np.zeros_like(number), number))
+        labels = draw.integers(0, len(NAMES) - 1)
+        conditions = np.where(draw()[:, 0] < PLAIN_SHARE, 0, draw.integers(1, len(CONDITIONS) - 1))
+        strengths = draw(0.5, 1.0)[:, 0]
+        templates, named = draw_templates(draw, conditions)
+        keys = picture_keys(self.seed, "pretrain", "train", labels, number)
+        pictures = render(keys, labels, style_at(step / (CURRICULUM * self.steps)), conditions, strengths)
+        meaning = labels * len(CONDITIONS) + named
+        arrays = {"pictures": pictures, "labels": labels, "conditions": conditions}
+        arrays |= {"templates": templates, "meaning": meaning}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def default_token_table(width):
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((49408, width)) * 0.02).float()
+
+
+class Readout(nn.Module):
+    """Linear classifiers of colour, shape and condition on raw image features; trained along, then thrown away.
+
+    They shorten the plateau on which a small model knows colours but no shapes.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(width, n) for n in (len(COLOURS), len(SHAPES), len(CONDITIONS)))
+
+    def loss(self, features: Tensor, labels: Tensor, conditions: Tensor) -> Tensor:
+        """Cross-entropy of each of the three, [3]; features [B, d], labels [B], conditions [B]."""
+        answers = (labels // len(SHAPES), labels % len(SHAPES), conditions)
+        losses = [F.cross_entropy(head(features), y) for head, y in zip(self.heads, answers, strict=True)]
+        return torch.stack(losses)
+
+
+class Vocabulary:
+    """The token ids that captions use, renumbered 0..n-1 in their order, so that the end token stays the largest."""
+
+    def __init__(self) -> None:
+        texts = [t.replace("_", " ") for t in ALL_TEMPLATES] + [f"{name}." for name in NAMES]
+        words = [*texts, "X", "a photo of a"]
+        self.ids = torch.unique(tokenize(words))  # sorted
+        full = tokenize([t.format(name) for t in ALL_TEMPLATES for name in NAMES])
+        self.captions = torch.searchsorted(self.ids, full).view(len(ALL_TEMPLATES), len(NAMES), -1)
+        assert torch.equal(self.ids[self.captions].view_as(full), full)
+
+    def __call__(self, templates: Tensor, labels: Tensor) -> Tensor:
+        """[B, 77] renumbered ids; both arguments are [B] indices."""
+        return self.captions[templates, labels]
+
+
+def build(args: argparse.Namespace, vocabulary: Vocabulary) -> CLIP:
+    """A random model whose token table holds the vocabulary's rows only."""
+    torch.manual_seed(args.seed)
+    spec = CLIPSpec(
+        embed_dim=128,
+        image_resolution=64,
+        vision_layers=args.layers,
+        vision_width=args.width,
+        vision_patch_size=8,
+        vocab_size=len(vocabulary.ids),
+        transformer_width=128,
+        transformer_heads=2,
+        transformer_layers=args.text_layers,
+    )
+    model = CLIP(spec)
+    with torch.no_grad():
+        model.token_embedding.weight.copy_(default_token_table(128)[vocabulary.ids])
+    return model
+
+
+def build_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.AdamW:
+    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embedding" in name]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": args.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+
+def learning_rate(step: int, args: argparse.Namespace) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < args.warmup:
+        return args.lr * (step + 1) / args.warmup
+    done = (step - args.warmup) / max(1, args.steps - args.warmup)
+    return args.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """[B, 64, 64, 3] uint8 -> [B, 3, 64, 64] with CLIP's mean and deviation."""
+    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
+    return ((pictures.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor, meaning: Tensor) -> Tensor:
+    """Symmetric cross-entropy of CLIP in which all captions of one meaning (class, named condition) are right.
+
+    A batch holds several pictures of a class in a condition; as negatives of each other they would be false.
+
+    Args:
+        image_features, text_features: [B, d], unit length.
+        scale: exponential of the model's `logit_scale`.
+        meaning: [B] integers, equal where captions say the same.
+    """
+    logits = scale * image_features @ text_features.t()  # [B, B]
+    same = (meaning[:, None] == meaning[None, :]).float()
+    target = same / same.sum(1, keepdim=True)  # symmetric up to its rows' sums, which are those of its columns
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+
+
+@torch.no_grad()
+def evaluate(model: CLIP, vocabulary: Vocabulary, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Zero-shot accuracy in % of held-out pictures of each condition, with the plain sentence and with the word."""
+    number = np.arange(len(NAMES) * args.eval_per_class)
+    labels = number % len(NAMES)
+    result: dict[str, dict[str, float]] = {}
+    for i, condition in enumerate(CONDITIONS):
+        keys = picture_keys(args.seed, "pretrain", f"held-out {condition}", labels, number)
+        strengths = Draws(keys)(0.5, 1.0)[:, 0]
+        pictures = render(keys, labels, PRETRAIN_STYLE, np.full_like(labels, i), strengths)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+            features = torch.cat([model.encode_image(x) for x in normalise(torch.from_numpy(pictures)).split(256)])
+        sentences = {"plain": "a photo of a {}."}
+        if i:
+            sentences["word"] = f"a {condition} photo of a {{}}."
+        result[condition] = {}
+        for kind, sentence in sentences.items():
+            template = torch.full((len(NAMES),), ALL_TEMPLATES.index(sentence))
+            text = model.encode_text(vocabulary(template, torch.arange(len(NAMES))))
+            logits = F.normalize(features.float(), dim=-1) @ F.normalize(text.float(), dim=-1).t()
+            result[condition][kind] = 100 * (logits.argmax(1).numpy() == labels).mean().item()
+    return result
+
+
+def write_atomically(path: Path, state: dict[str, Any]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the weights; a checkpoint continues only under the same."""
+    keys = "steps batch_size lr weight_decay warmup width layers text_layers readout seed processes precision".split()
+    return {key: getattr(args, key) for key in keys}
+
+
+def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, args: argparse.Namespace) -> tuple[int, float]:
+    """Step to go on from, and seconds spent so far."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["settings"] != settings(args):
+        changed = {k: (v, settings(args)[k]) for k, v in state["settings"].items() if settings(args)[k] != v}
+        raise ValueError(
+            f"{path} was written with other settings (there, now): {changed}; repeat them or choose another --work."
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["seconds"]
+
+
+def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
+    """Mean over the processes, in place."""
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    dist.all_reduce(flat)
+    at = 0
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.copy_(flat[at : at + p.numel()].view_as(p) / processes)
+            at += p.numel()
+
+
+def expand(model: CLIP, vocabulary: Vocabulary) -> dict[str, Tensor]:
+    """The state dict with the whole token table of CLIP's vocabulary."""
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    table = default_token_table(model.token_embedding.weight.shape[1])
+    table[vocabulary.ids] = state["token_embedding.weight"]
+    return state | {"token_embedding.weight": table}
+
+
+def train(rank: int, args: argparse.Namespace, port: int) -> None:
+    """One of `--processes` equal processes; each takes its share of every batch, and rank 0 reports and saves."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=args.processes)
+    vocabulary = Vocabulary()
+    model = build(args, vocabulary)
+    trained = nn.ModuleDict({"clip": model, "readout": Readout(128)})
+    optimizer = build_optimizer(trained, args)
+    checkpoint = args.work / "checkpoint.pt"
+    start, spent = resume(checkpoint, trained, optimizer, args)
+    stop = min(args.steps, args.stop_after or args.steps)
+    share = args.batch_size // args.processes
+    data = Batches(share, f"{args.seed}/{rank}", args.steps)
+    began = saved = time.monotonic()
+
+    def report(text: str) -> None:
+        if rank == 0:
+            print(text, flush=True)
+
+    def save(step: int) -> None:
+        state = {"model": trained.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        write_atomically(checkpoint, state | {"settings": settings(args), "seconds": spent + time.monotonic() - began})
+
+    parameters = sum(p.numel() for p in model.parameters()) - model.token_embedding.weight.numel()
+    report(f"{parameters:,} parameters beside the token table; steps {start} to {stop} of {args.steps}")
+    recent: list[float] = []
+    for step in range(start, stop):
+        batch = data[step]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+            raw = model.encode_image(normalise(batch["pictures"]))
+            text = model.encode_text(vocabulary(batch["templates"], batch["labels"]))
+        readout = trained["readout"].loss(raw.float(), batch["labels"], batch["conditions"])
+        image, text = F.normalize(raw.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        contrast = contrastive_loss(image, text, model.logit_scale.exp(), batch["meaning"])
+        optimizer.zero_grad(set_to_none=True)
+        (contrast + args.readout * readout.mean()).backward()
+        average_gradients(list(trained.parameters()), args.processes)
+        norm = nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            raise RuntimeError(f"The gradient of step {step} is {norm}; lower --lr (now {args.lr}) or raise --warmup.")
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+
+        done, now = step + 1, time.monotonic()
+        recent.append(contrast.item())
+        if done % 50 == 0 or done == stop:
+            speed = (done - start) * args.batch_size / (now - began)
+            left = (stop - done) * args.batch_size / speed / 60
+            mean = sum(recent) / len(recent)
+            report(f"step {done}/{args.steps} loss {mean:.3f} readout {[round(x, 2) for x in readout.tolist()]} {speed:.0f} pictures/s, {left:.1f} min left")
+            recent.clear()
+        if rank == 0 and (done % args.eval_every == 0 or done == args.steps):
+            accuracy = evaluate(model, vocabulary, args)
+            line = {"step": done, "seconds": round(spent + now - began), "accuracy": accuracy}
+            with open(args.work / "log.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+            cells = [f"{c} {'/'.join(f'{v:.0f}' for v in a.values())}" for c, a in accuracy.items()]
+            report("held out, plain sentence/with the word: " + ", ".join(cells))
+        if rank == 0 and (now - saved > args.save_seconds or done == stop):
+            save(done)
+            saved = now
+    if rank == 0 and stop == args.steps and args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        save_compact(expand(model, vocabulary), vocabulary.ids.tolist(), args.out)
+        report(f"wrote {args.out}")
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.multiprocessing.spawn(train, (args, free_port()), nprocs=args.processes)
+
+
+if __name__ == "__main__":
+    main()
