@@ -168,9 +168,10 @@ def _numbers(terms: dict[str, Any]) -> tuple[list[str], torch.Tensor | list[floa
     for name, value in given.items():
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             raise ValueError(f"{name!r} must be one number, got a tensor of shape {list(value.shape)}.")
+    given = {name: v.detach() if isinstance(v, torch.Tensor) else v for name, v in given.items()}
     away = [v.device for v in given.values() if isinstance(v, torch.Tensor) and v.device.type != "cpu"]
     if not away:
         return list(given), [float(value) for value in given.values()]
     dtype = torch.float32 if away[0].type == "mps" else torch.float64
-    values = [torch.as_tensor(v).detach().to(away[0], dtype, non_blocking=True).reshape(()) for v in given.values()]
+    values = [torch.as_tensor(v).to(away[0], dtype, non_blocking=True).reshape(()) for v in given.values()]
     return list(given), torch.stack(values)

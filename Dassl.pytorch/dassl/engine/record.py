@@ -4,7 +4,6 @@ Written at the start, after each epoch and at the end; `finished` is true only w
 """
 
 import datetime
-import importlib.metadata
 import json
 import math
 import os
@@ -13,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torchvision
 from torch import nn
 from yacs.config import CfgNode
 
@@ -104,15 +105,15 @@ def _length(items: Any) -> int | None:
     return None if items is None else len(items)
 
 
-def versions() -> dict[str, str | None]:
+def versions() -> dict[str, str]:
     """Versions that results may depend on."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("torchvision", "numpy"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return {**found, "dassl": dassl.__version__}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "dassl": dassl.__version__,
+    }
 
 
 def count_parameters(trainer: Any) -> dict[str, int]:

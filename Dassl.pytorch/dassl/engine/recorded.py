@@ -126,7 +126,8 @@ class RecordedTrainer(TrainerBase):
             self._point = state
             print(f"Resuming from {path}: epoch {state['epoch'] + 1}, {state['batch']} batches of it done")
             return state["epoch"]
-        if earlier is not None and earlier.get("mode") == "train":
+        trained = earlier is not None and earlier.get("mode") == "train" and self._newest_of_all(Path(directory))
+        if earlier is not None and trained:
             resume.refuse_other_config(earlier.get("config") or {}, self.cfg, Path(directory) / record.FILE)
         finished = super().resume_model_if_exist(directory)
         if finished:
