@@ -91,7 +91,7 @@ class EpochLoader(DataLoader):
         self._order.begin(f"{self.seed}/{self.stream}/{epoch}/{restart}", skip * (self.batch_size or 1))
         for batch in self._inner:
             if isinstance(batch, _Failure):
-                raise batch.error from None
+                raise batch.kind(batch.message)  # a new one: an old one's traceback would keep this loader alive
             skip += 1
             self._now = (epoch, restart, skip)
             yield batch
@@ -189,7 +189,9 @@ class _Seeded(Dataset):
             try:
                 return self.dataset[index]
             except (ImageReadError, FileNotFoundError) as error:
-                return _Failure(error)  # raised by the main process, as a sentence instead of a worker's traceback
+                return _Failure(
+                    type(error), str(error)
+                )  # raised by the main process, as a sentence instead of a worker's traceback
 
 
 def _survive_signals(worker_id: int) -> None:
@@ -210,8 +212,9 @@ def _exit_when_parent_says_so() -> None:
 
 
 class _Failure:
-    def __init__(self, error: Exception):
-        self.error = error
+    def __init__(self, kind: type[Exception], message: str):
+        self.kind = kind
+        self.message = message
 
 
 @contextmanager

@@ -296,7 +296,8 @@ def _extract(archive: str, folder: str) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter=checked)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"Cannot unpack {archive} ({error}); delete it and download it again.") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"Cannot unpack {archive} ({reason}); delete it and download it again.") from error
 
 
 def _check_inside(archive: str, name: str) -> None:

@@ -1,0 +1,272 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms as T
+
+from dassl.data.transforms import INTERPOLATION_MODES, build_transform
+from dassl.data.transforms import transforms as ours
+from dassl.data.transforms.autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
+from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)  # height 40, width 30
+PICTURE = Image.fromarray(PIXELS)
+
+
+def _names(pipeline):
+    return [type(step).__name__ for step in pipeline.transforms]
+
+
+def _to_float(image):
+    return torch.from_numpy(np.asarray(image).astype(np.float32).transpose(2, 0, 1) / np.float32(255))
+
+
+STEP_OF = {
+    "random_translation": "Random2DTranslation",
+    "random_crop": "RandomCrop",
+    "random_resized_crop": "RandomResizedCrop",
+    "random_flip": "RandomHorizontalFlip",
+    "imagenet_policy": "ImageNetPolicy",
+    "cifar10_policy": "CIFAR10Policy",
+    "svhn_policy": "SVHNPolicy",
+    "randaugment": "RandAugment",
+    "randaugment_fixmatch": "RandAugmentFixMatch",
+    "randaugment2": "RandAugment2",
+    "colorjitter": "ColorJitter",
+    "randomgrayscale": "RandomGrayscale",
+    "gaussian_blur": "RandomApply",
+    "cutout": "Cutout",
+    "normalize": "Normalize",
+    "gaussian_noise": "GaussianNoise",
+    "instance_norm": "InstanceNormalization",
+}  # in the order of the interface's table
+BEFORE_TENSOR = list(STEP_OF)[: list(STEP_OF).index("cutout")]
+
+
+def _expected(choices):
+    steps = [] if {"random_crop", "random_resized_crop"} & set(choices) else ["Resize"]
+    steps += [STEP_OF[name] for name in BEFORE_TENSOR if name in choices] + ["ToTensor"]
+    return steps + [STEP_OF[name] for name in STEP_OF if name in choices and name not in BEFORE_TENSOR]
+
+
+@pytest.mark.parametrize("choice", ours.AVAI_CHOICES)
+def test_each_choice_alone_gives_its_step_and_a_picture(cfg, choice):
+    cfg.INPUT.SIZE = (24, 16)
+    cfg.INPUT.GB_K = 5
+    pipeline = build_transform(cfg, choices=[choice])
+    assert _names(pipeline) == _expected([choice])
+    for _ in range(3):
+        picture = pipeline(PICTURE)
+        assert picture.shape == (3, 24, 16)
+        assert picture.dtype == torch.float32
+        assert torch.isfinite(picture).all()
+
+
+def test_two_choices_in_either_order_give_the_same_steps(cfg):
+    for i, one in enumerate(ours.AVAI_CHOICES):
+        for two in ours.AVAI_CHOICES[i + 1 :]:
+            expected = _expected([one, two])
+            assert _names(build_transform(cfg, choices=[one, two])) == expected
+            assert _names(build_transform(cfg, choices=[two, one])) == expected
+
+
+def test_every_choice_is_in_the_interface():
+    assert set(ours.AVAI_CHOICES) == {*STEP_OF, "center_crop"}
+    assert len(ours.AVAI_CHOICES) == 18
+
+
+def test_choices_default_to_the_config(cfg):
+    cfg.INPUT.TRANSFORMS = ("random_flip", "normalize")
+    assert _names(build_transform(cfg)) == ["Resize", "RandomHorizontalFlip", "ToTensor", "Normalize"]
+    assert _names(build_transform(cfg, choices=[])) == ["Resize", "ToTensor"]
+
+
+def test_plain_training_picture_is_a_resize(cfg):
+    cfg.INPUT.SIZE = (24, 16)
+    expected = _to_float(PICTURE.resize((16, 24), Image.Resampling.BILINEAR))
+    assert torch.equal(build_transform(cfg)(PICTURE), expected)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+def test_test_picture(cfg, mode):
+    cfg.INPUT.SIZE = (16, 16)
+    cfg.INPUT.INTERPOLATION = mode
+    resized = PICTURE.resize((16, 21), getattr(Image.Resampling, mode.upper()))  # smaller edge to 16, 16 * 40 / 30
+    cropped = _to_float(resized.crop((0, 2, 16, 18)))
+    mean, std = torch.tensor(cfg.INPUT.PIXEL_MEAN)[:, None, None], torch.tensor(cfg.INPUT.PIXEL_STD)[:, None, None]
+    for choices, expected in (
+        (["random_flip", "random_resized_crop", "cutout"], cropped),
+        (["normalize"], (cropped - mean) / std),
+        (["center_crop"], cropped),
+    ):
+        got = build_transform(cfg, is_train=False, choices=choices)(PICTURE)
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+    assert set(INTERPOLATION_MODES) == {"bilinear", "bicubic", "nearest"}
+
+
+def test_test_picture_of_uneven_size(cfg):
+    cfg.INPUT.SIZE = (24, 16)
+    resized = PICTURE.resize((24, 32), Image.Resampling.BILINEAR)  # smaller edge to max(SIZE)
+    got = build_transform(cfg, is_train=False)(PICTURE)
+    torch.testing.assert_close(got, _to_float(resized.crop((4, 4, 20, 28))), rtol=0, atol=0)
+
+
+def test_test_steps(cfg):
+    names = _names(build_transform(cfg, is_train=False, choices=["instance_norm", "normalize", "random_crop"]))
+    assert names == ["Resize", "CenterCrop", "ToTensor", "Normalize", "InstanceNormalization"]
+
+
+def test_seeded_crop_equals_torchvision(cfg):
+    cfg.INPUT.RRCROP_SCALE = (0.3, 0.9)
+    cfg.INPUT.INTERPOLATION = "bicubic"
+    torch.manual_seed(0)
+    got = build_transform(cfg, choices=["random_resized_crop", "random_flip"])(PICTURE)
+    torch.manual_seed(0)
+    reference = T.Compose(
+        [
+            T.RandomResizedCrop(16, scale=(0.3, 0.9), interpolation=T.InterpolationMode.BICUBIC),
+            T.RandomHorizontalFlip(),
+            T.ToTensor(),
+        ]
+    )
+    assert torch.equal(got, reference(PICTURE))
+
+
+def test_config_values_arrive(cfg):
+    given = cfg.INPUT
+    given.CROP_PADDING, given.CUTOUT_N, given.CUTOUT_LEN, given.GN_MEAN, given.GN_STD = 3, 2, 5, 0.5, 0.25
+    given.RANDAUGMENT_N, given.RANDAUGMENT_M, given.RGS_P, given.GB_P, given.GB_K = 3, 7, 0.6, 0.7, 9
+    given.COLORJITTER_B, given.COLORJITTER_C, given.COLORJITTER_S, given.COLORJITTER_H = 0.1, 0.2, 0.3, 0.4
+    steps = build_transform(cfg, choices=[name for name in ours.AVAI_CHOICES if name != "random_resized_crop"])
+    by_name = {type(step).__name__: step for step in steps.transforms}
+    assert by_name["RandomCrop"].padding == 3
+    assert (by_name["Cutout"].n_holes, by_name["Cutout"].length) == (2, 5)
+    assert (by_name["GaussianNoise"].mean, by_name["GaussianNoise"].std) == (0.5, 0.25)
+    assert (by_name["RandAugment"].num_ops, by_name["RandAugment"].magnitude) == (3, 7)
+    assert by_name["RandAugment"].num_magnitude_bins == 31
+    assert by_name["RandAugmentFixMatch"].n == by_name["RandAugment2"].n == 3
+    assert by_name["RandomGrayscale"].p == 0.6
+    assert by_name["RandomApply"].p == 0.7
+    assert by_name["RandomApply"].transforms[0].kernel_size == (9, 9)
+    jitter = by_name["ColorJitter"]
+    assert jitter.brightness == (0.9, 1.1)
+    assert jitter.contrast == (0.8, 1.2)
+    assert jitter.saturation == (0.7, 1.3)
+    assert jitter.hue == (-0.4, 0.4)
+
+
+def test_no_transform(cfg, capsys):
+    cfg.INPUT.NO_TRANSFORM = True
+    cfg.VERBOSE = True
+    assert build_transform(cfg) is None
+    assert "INPUT.NO_TRANSFORM is set" in capsys.readouterr().out
+
+
+def test_one_line_a_step(cfg, capsys):
+    cfg.VERBOSE = True
+    build_transform(cfg, choices=["normalize", "random_flip"])
+    assert capsys.readouterr().out.splitlines() == [
+        "Building the training transform",
+        "+ resize to 16x16",
+        "+ random_flip",
+        "+ to tensor",
+        "+ normalize",
+    ]
+    build_transform(cfg, is_train=False, choices=["normalize"])
+    assert capsys.readouterr().out.splitlines() == [
+        "Building the test transform",
+        "+ resize the smaller edge to 16",
+        "+ 16x16 center crop",
+        "+ to tensor",
+        "+ normalize",
+    ]
+
+
+def test_unknown_names(cfg):
+    with pytest.raises(ValueError, match=r"'random_flips' does not exist; .*do you mean 'random_flip'"):
+        build_transform(cfg, choices=["normalize", "random_flips"])
+    cfg.INPUT.INTERPOLATION = "cubic"
+    with pytest.raises(ValueError, match=r"'cubic' does not exist; .*do you mean 'bicubic'"):
+        build_transform(cfg)
+    cfg.INPUT.INTERPOLATION = "bicubic"
+    cfg.INPUT.SIZE = (16,)
+    with pytest.raises(ValueError, match=r"INPUT.SIZE must be \(height, width\), got \(16,\)"):
+        build_transform(cfg)
+
+
+# ---- the steps of our own
+
+
+def test_translation_is_a_crop_of_a_larger_picture(monkeypatch):
+    step = ours.Random2DTranslation(24, 16)
+    larger = np.asarray(PICTURE.resize((18, 27), Image.Resampling.BILINEAR))
+    crops = {larger[y : y + 24, x : x + 16].tobytes() for y in range(4) for x in range(3)}
+    plain = np.asarray(PICTURE.resize((16, 24), Image.Resampling.BILINEAR)).tobytes()
+    random.seed(0)
+    got = [np.asarray(step(PICTURE)).tobytes() for _ in range(100)]
+    assert set(got) <= crops | {plain}
+    assert 30 < sum(picture == plain for picture in got) < 70
+    assert len(set(got)) > 8
+    assert all(np.asarray(ours.Random2DTranslation(24, 16, p=0)(PICTURE)).tobytes() == plain for _ in range(5))
+
+
+def test_instance_normalization():
+    got = ours.InstanceNormalization()(_to_float(PICTURE)).numpy()
+    pixels = PIXELS.astype(np.float64).transpose(2, 0, 1) / 255
+    expected = (pixels - pixels.mean((1, 2), keepdims=True)) / pixels.std((1, 2), ddof=1, keepdims=True)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_cutout():
+    picture = torch.ones(3, 20, 30)
+    np.random.seed(0)
+    areas = []
+    for _ in range(50):
+        holes = ours.Cutout(n_holes=1, length=8)(picture)[0] == 0
+        rows, columns = np.flatnonzero(holes.any(1).numpy()), np.flatnonzero(holes.any(0).numpy())
+        areas.append(int(holes.sum()))
+        assert areas[-1] == len(rows) * len(columns)  # one rectangle
+        assert rows[-1] - rows[0] + 1 == len(rows)
+    assert max(areas) == 64
+    assert min(areas) >= 16  # the centre is inside
+    assert picture.min() == 1  # the input is not written to
+    assert (ours.Cutout(n_holes=9, length=8)(picture) == 0).sum() > 3 * 64
+
+
+def test_gaussian_noise():
+    picture = torch.zeros(3, 100, 100)
+    random.seed(0)
+    torch.manual_seed(0)
+    step = ours.GaussianNoise(mean=0.5, std=0.2)
+    noisy = [out for out in (step(picture) for _ in range(40)) if out is not picture]
+    assert 10 < len(noisy) < 30
+    assert abs(float(noisy[0].mean()) - 0.5) < 0.01
+    assert abs(float(noisy[0].std()) - 0.2) < 0.01
+
+
+@pytest.mark.parametrize("policy", [ImageNetPolicy, CIFAR10Policy, SVHNPolicy])
+def test_policies_are_torchvisions_with_grey_filling(policy):
+    torch.manual_seed(0)
+    got = [np.asarray(policy()(PICTURE)) for _ in range(5)]
+    torch.manual_seed(0)
+    name = {ImageNetPolicy: "IMAGENET", CIFAR10Policy: "CIFAR10", SVHNPolicy: "SVHN"}[policy]
+    reference = T.AutoAugment(T.AutoAugmentPolicy[name], fill=[128] * 3)
+    assert all((picture == np.asarray(reference(PICTURE))).all() for picture in got)
+
+
+def test_randaugment_magnitude():
+    assert isinstance(RandAugment(), T.RandAugment)
+    with pytest.raises(ValueError, match=r"magnitude of RandAugment must be in 0\.\.30, got 31"):
+        RandAugment(2, 31)
+
+
+def test_randaugment_of_random_magnitude():
+    torch.manual_seed(0)
+    fixmatch = {np.asarray(RandAugmentFixMatch(2)(PICTURE)).tobytes() for _ in range(30)}
+    assert len(fixmatch) > 20
+    assert RandAugment2(2, p=0.0)(PICTURE) is PICTURE
+    torch.manual_seed(0)
+    kept = sum(RandAugment2(1)(PICTURE) is PICTURE for _ in range(200))
+    assert 50 < kept < 120  # 40% skipped, plus the operations that leave this picture alone
