@@ -6,7 +6,7 @@ import hashlib
 import re
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .model import CLIP, CLIPSpec, build_model
 from .prompts import LabelSpace, TextBatch
@@ -36,13 +36,18 @@ class Backbone(nn.Module):
         self.vision = VisionTower(clip_model.visual)
         self.text = TextTower(clip_model)
         self.fingerprint = _fingerprint(clip_model)  # before anything trains
+        self.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in evaluation mode inside a method that trains: a ResNet's batch statistics are part of the weights."""
+        return super().train(False)
 
     @property
     def spec(self) -> CLIPSpec:
         return self.clip.spec
 
     @property
-    def logit_scale(self) -> Tensor:
+    def logit_scale(self) -> nn.Parameter:
         """The parameter, which holds the logarithm."""
         return self.clip.logit_scale
 

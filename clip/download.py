@@ -24,15 +24,10 @@ BLOCK = 1 << 20  # bytes
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:
-    """`hashlib.file_digest` for Python 3.10."""
     digest = hashlib.sha256()
-    while block := file.read(BLOCK):
-        digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -40,6 +40,7 @@ class TextTower:
     def n_blocks(self) -> int:
         return self.clip.transformer.layers
 
+    @torch.inference_mode(False)  # a batch made during evaluation must also serve training
     def prepare(self, space: LabelSpace, words: str | None, n_slots: int, position: str = "end") -> TextBatch:
         """Tokenise "{words} {name}." for each class; the first `n_slots` word rows are slots for a context.
 
@@ -54,6 +55,7 @@ class TextTower:
         rows = prompt_rows(space, words, n_slots, position, self.clip.context_length)
         return make_batch(rows, self.clip.token_embedding)
 
+    @torch.inference_mode(False)
     def templates(self, space: LabelSpace, template: str) -> TextBatch:
         """Tokenise a template such as "a photo of a {}." for each class, without slots.
 
@@ -63,6 +65,7 @@ class TextTower:
         """
         return make_batch(template_rows(space, template, self.clip.context_length), self.clip.token_embedding)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def word_embeddings(self, words: str) -> Tensor:
         """Token embeddings of context words, one row a word, [n_words, W]: the usual start of a context."""
@@ -101,24 +104,19 @@ class TextTower:
         pasts = prompted.prefix(p) if p else None
         device = batch.ids.device
         cost = PASS_COST["cpu" if device.type == "cpu" else "other"] / (12 * self.width**2)  # in rows
-        lengths = tuple(length - p for length in batch.lengths)
-        order, groups = _group_by_length(lengths, cost / prompted.n_images, chunk or len(batch))
+        order, groups = _plan(batch.lengths, p, cost / prompted.n_images, chunk or len(batch), device)
         step = prompted.n_images if chunk is None else max(1, chunk // len(batch))
         images = [slice(i, i + step) for i in range(0, prompted.n_images, step)]
         recompute = chunk is not None and torch.is_grad_enabled() and len(groups) * len(images) > 1
         parts = []
         for image in images:
             row = []
-            for group in groups:
-                classes = None if len(group) == len(batch) else torch.tensor(group, device=device)
-                stop = max(batch.lengths[c] for c in group)
+            for classes, stop in groups:
                 run = partial(prompted.run, image, classes, p, stop, pasts)
                 row.append(checkpoint(run, use_reentrant=False, preserve_rng_state=False) if recompute else run())
             parts.append(torch.cat(row, dim=1) if len(row) > 1 else row[0])  # [g, C, W], classes in the groups' order
         x = torch.cat(parts) if len(parts) > 1 else parts[0]  # [G, C, W]
-        if len(groups) > 1:
-            x = x.index_select(1, torch.tensor(order, device=device))
-        features = self.clip.project_text(x)
+        features = self.clip.project_text(_take(x, 1, order))
         return features if ctx is not None and ctx.dim() == 4 else features[0]
 
     def _check_ctx(self, batch: TextBatch, ctx: Tensor | None) -> Tensor | None:
@@ -219,6 +217,22 @@ def _put(x: Tensor, slots: Tensor, values: Tensor | None) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+def _plan(
+    lengths: tuple[int, ...], p: int, cost: float, limit: int, device: torch.device
+) -> tuple[Tensor | None, list[tuple[Tensor | None, int]]]:
+    """Which classes run together: where each class stands afterwards, and (classes, last row + 1) of each group.
+
+    None stands for all classes in their own order. Built once per label space and way of running.
+    """
+    order, groups = _group_by_length(tuple(length - p for length in lengths), cost, limit)
+    if len(groups) == 1:
+        return None, [(None, max(lengths))]
+    with torch.inference_mode(False):  # indices made during evaluation must also serve training
+        indices = [torch.tensor(group, device=device) for group in groups]
+        stops = [max(lengths[c] for c in group) for group in groups]
+        return torch.tensor(order, device=device), list(zip(indices, stops, strict=True))
+
+
 def _group_by_length(lengths: tuple[int, ...], cost: float, limit: int) -> tuple[list[int], list[list[int]]]:
     """Split classes into groups of similar length, so that few rows are padding.
 

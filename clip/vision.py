@@ -188,24 +188,25 @@ class VisionTower:
         if prompts is not None and prompts.deep and not set(prompts.deep) <= set(range(1, n)):
             raise ValueError(f"Deep visual prompts go before blocks 1..{n - 1}, got {sorted(prompts.deep)}.")
         P = prompts.count if prompts is not None else 0
+        if x.shape[1] < 1 + P:
+            raise ValueError(f"tokens must hold the class token and {P} prompt rows, got {x.shape[1]} rows.")
         patches = slice(1, x.shape[1] - P)
-        out = VisionOut(pooled=x, hidden={start: x} if start in taps else {})
+        hidden = {start: x} if start in taps else {}
         *blocks, last = list(self.vit.transformer.blocks())[start:]
         for i, block in enumerate(blocks, start + 1):
             x = self._replace(i, block.run(x), prompts)
             if i in taps:
-                out.hidden[i] = x
+                hidden[i] = x
         x, attention = self._last(last, x, full="tokens" in want or n in taps, weights="cls_attn" in want)
         if n in taps:
-            out.hidden[n] = x
-        if attention is not None:
-            out.cls_attn = attention[:, :, patches]
-        if "tokens" in want:
-            x = self.vit.project(x)
-            out.pooled, out.tokens = x[:, 0], x[:, patches]
-        else:
-            out.pooled = self.vit.project(x[:, 0])
-        return out
+            hidden[n] = x
+        features = self.vit.project(x if "tokens" in want else x[:, :1])
+        return VisionOut(
+            pooled=features[:, 0],
+            tokens=features[:, patches] if "tokens" in want else None,
+            cls_attn=None if attention is None else attention[:, :, patches],
+            hidden=hidden,
+        )
 
     @staticmethod
     def _last(block: ResidualAttentionBlock, x: Tensor, full: bool, weights: bool) -> tuple[Tensor, Tensor | None]:

@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import re
-import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -190,17 +189,16 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path} holds pickled objects besides tensors, which could run code and are not loaded; save its "
-            f"state_dict() alone."
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, KeyError, struct.error, zipfile.BadZipFile) as error:
+        return to_openai(_read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path))
+    except (SafetensorError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if "Unsupported global" in str(error):  # what the safe unpickler says of a class that it does not know
+            raise ValueError(
+                f"{path} holds pickled objects besides tensors, which could run code and are not loaded; save its "
+                f"state_dict() alone."
+            ) from None
         raise ValueError(
             f"{path} is no readable file of weights ({_first_line(error)}); it may be incomplete, get it again."
         ) from None
-    return to_openai(state)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -220,9 +218,7 @@ def _read_torch(path: Path) -> Mapping[str, Tensor]:
             scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if scripted:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # torch says that TorchScript is deprecated; the archives stay as they are
+                warnings.simplefilter("ignore")  # TorchScript is deprecated, but OpenAI's archives are written in it
                 return torch.jit.load(path, map_location="cpu").state_dict()
     state = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in ("state_dict", "model"):
