@@ -37,10 +37,8 @@ CLIPFIT_TEMPLATES: dict[str, str] = DATASET_TEMPLATES | {"DescribableTextures": 
 
 
 def _imagenet_templates() -> tuple[str, ...]:
-    qualities = (
-        ["bad", "low resolution", "cropped", "bright", "dark", "close-up", "black and white"]
-        + ["pixelated", "jpeg corrupted", "blurry", "good"]
-    )  # fmt: skip
+    qualities = ["bad", "low resolution", "cropped", "bright", "dark", "close-up", "black and white", "pixelated"]
+    qualities += ["jpeg corrupted", "blurry", "good"]
     works = ["rendering", "tattoo", "drawing", "painting", "sculpture", "doodle", "sketch", "rendition"]
     looks = ["hard to see", "clean", "dirty", "cool", "large", "nice", "weird", "small"]
     makes = ["embroidered", "plastic", "origami", "toy", "cartoon", "plushie"]

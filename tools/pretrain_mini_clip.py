@@ -1,7 +1,7 @@
 # NOTE FROM LEAD (remove me): read /tmp/work/NOTE_FROM_LEAD_TO_SHAPES.md now
 """Train Mini-ViT/8, the small CLIP of the embedded benchmark, from nothing.
 
-    python tools/pretrain_mini_clip.py --work output/pretrain --out clip/weights/mini_vit8.safetensors
+    python -m tools.pretrain_mini_clip --work output/pretrain --out clip/weights/mini_vit8.safetensors
 
 Pictures are rendered while training, so nothing is downloaded. Batch number s depends on --seed and s only, therefore
 a run that was stopped goes on, with the same command, to the same weights as one that was not.
@@ -14,7 +14,6 @@ import json
 import math
 import os
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,16 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "Dassl.pytorch")]
-
 from clip.clip import tokenize
+from clip.layouts import save_compact, unused_rows
 from clip.model import CLIP, CLIPSpec
-from clip.weights import save_compact
-from datasets.shapes_captions import ALL_TEMPLATES, draw_templates
-from datasets.shapes_conditions import CONDITIONS
-from datasets.shapes_render import COLOURS, NAMES, SHAPES, Draws, Style, picture_keys, render
+from datasets.shapes.captions import ALL_TEMPLATES, draw_templates
+from datasets.shapes.conditions import CONDITIONS
+from datasets.shapes.render import COLOURS, NAMES, SHAPES, Draws, Style, picture_keys, render
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+VOCABULARY, TEXT_WIDTH, EMBED_DIM = 49408, 128, 128
 PLAIN_SHARE = 0.2  # of the pictures: no condition
 # Wider than any domain of the benchmark, so that each of them is within reach.
 PRETRAIN_STYLE = Style(radius=(8.0, 24.0), tilt=0.7, distractors=(0, 4), occluded=0.2, textured=0.25)
@@ -101,10 +98,6 @@ class Batches:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def default_token_table(width):
-    return torch.from_numpy(np.random.default_rng(0).standard_normal((49408, width)) * 0.02).float()
-
-
 class Readout(nn.Module):
     """Linear classifiers of colour, shape and condition on raw image features; trained along, then thrown away.
 
@@ -142,19 +135,19 @@ def build(args: argparse.Namespace, vocabulary: Vocabulary) -> CLIP:
     """A random model whose token table holds the vocabulary's rows only."""
     torch.manual_seed(args.seed)
     spec = CLIPSpec(
-        embed_dim=128,
+        embed_dim=EMBED_DIM,
         image_resolution=64,
         vision_layers=args.layers,
         vision_width=args.width,
         vision_patch_size=8,
         vocab_size=len(vocabulary.ids),
-        transformer_width=128,
-        transformer_heads=2,
+        transformer_width=TEXT_WIDTH,
+        transformer_heads=TEXT_WIDTH // 64,
         transformer_layers=args.text_layers,
     )
     model = CLIP(spec)
     with torch.no_grad():
-        model.token_embedding.weight.copy_(default_token_table(128)[vocabulary.ids])
+        model.token_embedding.weight.copy_(torch.from_numpy(unused_rows(VOCABULARY, TEXT_WIDTH))[vocabulary.ids])
     return model
 
 
@@ -233,11 +226,13 @@ def write_atomically(path: Path, state: dict[str, Any]) -> None:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What decides the weights; a checkpoint continues only under the same."""
-    keys = "steps batch_size lr weight_decay warmup width layers text_layers readout seed processes precision".split()
-    return {key: getattr(args, key) for key in keys}
+    others = ("work", "out", "save_seconds", "eval_every", "eval_per_class", "stop_after")
+    return {key: value for key, value in vars(args).items() if key not in others}
 
 
-def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, args: argparse.Namespace) -> tuple[int, float]:
+def resume(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, args: argparse.Namespace
+) -> tuple[int, float]:
     """Step to go on from, and seconds spent so far."""
     if not path.exists():
         return 0, 0.0
@@ -266,7 +261,7 @@ def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
 def expand(model: CLIP, vocabulary: Vocabulary) -> dict[str, Tensor]:
     """The state dict with the whole token table of CLIP's vocabulary."""
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    table = default_token_table(model.token_embedding.weight.shape[1])
+    table = torch.from_numpy(unused_rows(VOCABULARY, TEXT_WIDTH))
     table[vocabulary.ids] = state["token_embedding.weight"]
     return state | {"token_embedding.weight": table}
 
@@ -277,7 +272,7 @@ def train(rank: int, args: argparse.Namespace, port: int) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=args.processes)
     vocabulary = Vocabulary()
     model = build(args, vocabulary)
-    trained = nn.ModuleDict({"clip": model, "readout": Readout(128)})
+    trained = nn.ModuleDict({"clip": model, "readout": Readout(EMBED_DIM)})
     optimizer = build_optimizer(trained, args)
     checkpoint = args.work / "checkpoint.pt"
     start, spent = resume(checkpoint, trained, optimizer, args)
@@ -323,7 +318,11 @@ def train(rank: int, args: argparse.Namespace, port: int) -> None:
             speed = (done - start) * args.batch_size / (now - began)
             left = (stop - done) * args.batch_size / speed / 60
             mean = sum(recent) / len(recent)
-            report(f"step {done}/{args.steps} loss {mean:.3f} readout {[round(x, 2) for x in readout.tolist()]} {speed:.0f} pictures/s, {left:.1f} min left")
+            parts = ", ".join(f"{value:.2f}" for value in readout.tolist())
+            report(
+                f"step {done}/{args.steps} loss {mean:.3f} colour, shape, condition {parts} "
+                f"{speed:.0f} pictures/s, {left:.1f} min left"
+            )
             recent.clear()
         if rank == 0 and (done % args.eval_every == 0 or done == args.steps):
             accuracy = evaluate(model, vocabulary, args)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets.shapes_conditions import CONDITIONS
-from datasets.shapes_render import Draws
+from datasets.shapes.conditions import CONDITIONS
+from datasets.shapes.render import Draws
 from datasets.templates import IMAGENET_TEMPLATES
 
 NAMED_SHARE = 0.85  # of the pictures that are not plain: the caption names the condition

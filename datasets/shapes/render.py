@@ -4,7 +4,7 @@ A picture is a pure function of its key and its label. The key is a 64-bit hash 
 and every number that a picture needs is hashed from that key, so a picture is the same alone, in a batch, in another
 process and in another order. Batches are vectorised: 0.2 ms a picture on one core.
 
-What photographs a picture, and in which light (night, sunset, sketch, ...), lives in `shapes_conditions.py`.
+What photographs a picture, and in which light (night, sunset, sketch, ...), lives in `conditions.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from datasets.shapes_conditions import CONDITIONS, apply_condition
+from datasets.shapes.conditions import CONDITIONS, apply_condition
 
 SIZE = 64  # pixels a side
-RENDERER_VERSION = 1  # raise it with every change of the pictures: rendered folders carry it and are drawn anew
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.12, 0.12),
@@ -172,7 +171,7 @@ def _render_chunk(
     if sketch.any():
         pencil = draw.count  # the same numbers whether or not a neighbour in the batch is a sketch
         cover[sketch] = _strokes(distance[sketch], Draws(keys[sketch] + np.uint64(pencil)))
-    shade = 1 + draw(-0.2, 0.2) [:, :, None] * dx + draw(-0.2, 0.2)[:, :, None] * dy
+    shade = 1 + draw(-0.2, 0.2)[:, :, None] * dx + draw(-0.2, 0.2)[:, :, None] * dy
     shade *= _texture(draw, style.textured, dx * radius[:, None, None], dy * radius[:, None, None])
     for channel in range(3):
         plane = canvas[..., channel]
@@ -224,7 +223,7 @@ def _small_shape(
     near: np.ndarray | None,
     limit: np.ndarray,
 ) -> None:
-    """Draw one small shape into each canvas where `wanted`; `near` [B, 2]: at the rim of an object of radius `limit`."""
+    """Draw one small shape where `wanted`, in front of the rim of the object at `near` [B, 2] if that is given."""
     colour = np.array(list(COLOURS.values()), np.float32)[draw.integers(0, len(COLOURS) - 1)]
     shape = draw.integers(0, len(SHAPES) - 1)
     radius = np.minimum(draw(4.0, 8.5)[:, 0], 0.6 * limit)
@@ -330,7 +329,7 @@ def _distance(
 
 @lru_cache(maxsize=1)
 def _shape_tables() -> np.ndarray:
-    """[12 * cells * cells] signed distances, in radii, of the shapes of SHAPES on [-1.3, 1.3] squared; y points down."""
+    """[12 * cells * cells] signed distances in radii, of each shape on [-1.3, 1.3] squared; y points down."""
     at = (np.arange(_CELLS) + 0.5) / _CELLS * 2 * _EXTENT - _EXTENT
     x, y = np.meshgrid(at, at)
     tables = [_signed_distance(name, x, y) for name in SHAPES]

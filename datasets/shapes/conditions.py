@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from datasets.shapes_render import Draws
+    from datasets.shapes.render import Draws
 
 # "plain" comes first; "sketch" is drawn by the renderer itself (outlines on paper) and changes no colour here.
 CONDITIONS = (
