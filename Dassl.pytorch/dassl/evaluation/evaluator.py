@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from dassl.utils import mkdir_if_missing
+from dassl.utils.files import write_torch
 
 from .build import EVALUATOR_REGISTRY
 
@@ -124,9 +124,8 @@ class Classification(EvaluatorBase):
         n = len(labels)
         cells = np.bincount(codes[: len(true)] * n + codes[len(true) :], minlength=n * n).reshape(n, n)
         cmat = cells / cells.sum(axis=1, keepdims=True).clip(min=1)
-        mkdir_if_missing(self.cfg.OUTPUT_DIR)
         path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
-        torch.save(torch.from_numpy(cmat), path)
+        write_torch(path, torch.from_numpy(cmat))
         print(f"Confusion matrix saved to {path}")
 
 

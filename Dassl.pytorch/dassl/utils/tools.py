@@ -10,7 +10,6 @@ import platform
 import random
 import shutil
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 import warnings
@@ -21,6 +20,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from tqdm import tqdm
+
+from .files import write_text
 
 __all__ = [
     "check_availability",
@@ -73,25 +74,7 @@ def read_json(fpath: str | os.PathLike) -> Any:
 
 def write_json(obj: Any, fpath: str | os.PathLike) -> None:
     """Write a JSON file (indent 4) with its folder; a reader sees the old file or the whole new one."""
-    folder = os.path.dirname(os.path.abspath(fpath))
-    mkdir_if_missing(folder)
-    text = json.dumps(obj, indent=4, separators=(",", ": "))
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".json-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            f.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 is not what open() would have given
-        os.replace(temporary, fpath)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_text(fpath, json.dumps(obj, indent=4, separators=(",", ": ")))
 
 
 def listdir_nohidden(path: str | os.PathLike, sort: bool = False) -> list[str]:
