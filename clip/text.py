@@ -107,7 +107,7 @@ class TextTower:
         order, groups = _plan(batch.lengths, p, cost / prompted.n_images, chunk or len(batch), device)
         step = prompted.n_images if chunk is None else max(1, chunk // len(batch))
         images = [slice(i, i + step) for i in range(0, prompted.n_images, step)]
-        recompute = chunk is not None and torch.is_grad_enabled() and len(groups) * len(images) > 1
+        recompute = chunk is not None and torch.is_grad_enabled() and chunk < len(batch) * prompted.n_images
         parts = []
         for image in images:
             row = []
@@ -130,7 +130,7 @@ class TextTower:
                 f"The context must be [M, W] = [{M}, {W}], [C, M, W] = [{C}, {M}, {W}] or [B, 1, M, W] for this "
                 f"batch of {C} classes with {M} slots, got {list(ctx.shape)}."
             )
-        return ctx if images else ctx.expand(1, -1, M, W) if ctx.dim() == 3 else ctx[None, None]
+        return _with_images(ctx)
 
     def _check_deep(self, batch: TextBatch, deep: Mapping[int, Tensor] | None) -> dict[int, Tensor]:
         """Each as [1, 1 or C, M, W]."""
@@ -147,7 +147,7 @@ class TextTower:
                     f"The deep text prompt before block {block} must be [M, W] = [{M}, {W}] or [C, M, W] = "
                     f"[{C}, {M}, {W}], got {list(rows.shape)}."
                 )
-            result[block] = rows[None] if rows.dim() == 3 else rows[None, None]
+            result[block] = _with_images(rows)
         return result
 
 
@@ -200,6 +200,11 @@ class _Prompted:
         row = (_take(self.batch.eot, 0, classes) - p).expand(g, -1).flatten()
         part = None if pasts is None else [(key[images], value[images]) for key, value in pasts]
         return self.transformer.pool(x.flatten(0, 1), row, part, replace).unflatten(0, shape[:2])
+
+
+def _with_images(rows: Tensor) -> Tensor:
+    """[M, W], [C, M, W] or [G, 1, M, W] as [G or 1, C or 1, M, W]."""
+    return rows[(None,) * (4 - rows.dim())]
 
 
 def _take(x: Tensor, dim: int, index: Tensor | None) -> Tensor:

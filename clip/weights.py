@@ -154,10 +154,10 @@ def _find_source(name: str, source: Source, folder: Path) -> Path:
     for repository, file in source.hub:
         try:
             return _checked(Path(huggingface_hub.hf_hub_download(repository, file)))
-        except huggingface_hub.errors.LocalEntryNotFoundError as error:  # no network: other repositories fail alike
+        except huggingface_hub.utils.LocalEntryNotFoundError as error:  # no network: other repositories fail alike
             tried.append(f"hub {repository}: {_first_line(error.__cause__ or error)}")
             break
-        except (OSError, ValueError, RuntimeError, huggingface_hub.errors.HfHubHTTPError) as error:
+        except Exception as error:  # the hub's client lets errors of its HTTP library through; all go into the message
             tried.append(f"hub {repository}: {_first_line(error)}")
     try:
         return fetch(source.url, archive, source.digest)

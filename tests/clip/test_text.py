@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from clip import text
 from clip.backbone import LabelSpace
 from clip.clip import tokenize
 from clip.layers import causal_mask
@@ -97,12 +98,15 @@ def gradients(tower, batch, leaves, deep_keys, **options):
     return out.detach(), {name: leaf.grad for name, leaf in leaves.items()}
 
 
-@pytest.mark.parametrize("options", [{"share_prefix": False}, {"chunk": 1}, {"chunk": 2}, {"chunk": 4}, {"chunk": 100}])
+@pytest.mark.parametrize("options", [{}, {"share_prefix": False}, {"chunk": 1}, {"chunk": 4}, {"chunk": 100}])
 @pytest.mark.parametrize("kind", ["shared", "csc", "image", "deep_csc"])
-def test_savings_change_neither_values_nor_gradients(backbone, batch, randn, kind, options):
+@pytest.mark.parametrize("by_length", [False, True])
+def test_savings_change_neither_values_nor_gradients(backbone, batch, randn, monkeypatch, kind, options, by_length):
     ctx = {"shared": (M, 128), "csc": (6, M, 128), "image": (3, 1, M, 128), "deep_csc": (M, 128)}[kind]
     leaves = {"ctx": randn(*ctx), "1": randn(*((6, M, 128) if kind == "deep_csc" else (M, 128))), "2": randn(M, 128)}
     want, want_grads = gradients(backbone.text, batch, leaves, "12")
+    if by_length:
+        monkeypatch.setattr(text, "PASS_COST", {"cpu": 0.0})  # as if a further pass cost nothing: one for each length
     got, got_grads = gradients(backbone.text, batch, leaves, "12", **options)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
     for name, grad in want_grads.items():
@@ -134,6 +138,11 @@ def test_chunks_are_recomputed_in_the_backward_pass(backbone, batch, randn, monk
     assert sorted(calls) == [2, 4]
     out.sum().backward()
     assert sorted(calls) == [2, 2, 4, 4]
+    calls.clear()
+    monkeypatch.setattr(text, "PASS_COST", {"cpu": 0.0})
+    backbone.text(batch, ctx, chunk=6).sum().backward()  # all classes fit into a chunk: nothing is recomputed
+    assert sum(calls) == 6
+    assert len(calls) > 1
 
 
 def test_shared_rows_run_once(backbone, space, batch, randn, monkeypatch):

@@ -34,7 +34,7 @@ def offline(monkeypatch):
 
     def no_hub(repository, file):
         asked.append((repository, file))
-        error = huggingface_hub.errors.LocalEntryNotFoundError("cannot find the requested files in the local cache")
+        error = huggingface_hub.utils.LocalEntryNotFoundError("cannot find the requested files in the local cache")
         raise error from ConnectionError("Name or service not known")
 
     def no_server(url, target, digest=None):
