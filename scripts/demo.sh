@@ -38,7 +38,7 @@ step() {
 }
 
 say "Pictures: $DATASET, in $DATA/$DATASET"
-"$PYTHON" -m datasets.shapes --root "$DATA"
+"$PYTHON" -m datasets.shapes --root "$DATA" --only "$DATASET"
 step "zero-shot CLIP on the base classes" scripts/zsclip/base2new_train.sh "${seeds[0]}" # no training: one seed says all
 step "zero-shot CLIP on the new classes" scripts/zsclip/base2new_test.sh "${seeds[0]}"
 for seed in "${seeds[@]}"; do
@@ -50,8 +50,8 @@ say
 cat <<END
 
 What to try next
-  # another domain: outlines on paper (then base2new_test.sh, and the table below)
-  bash scripts/coop/base2new_train.sh shapes_sketch 1
+  # zero-shot CLIP on another domain: outlines on paper
+  bash scripts/zsclip/base2new_test.sh shapes_sketch 1
   # fewer training images a class
   SHOTS=4 bash scripts/coop/base2new_train.sh shapes 1
   # all runs so far, with trained parameters and seconds

@@ -50,7 +50,7 @@ def test_demo(demo):
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[:8] == [
         "Pictures: shapes, in data/shapes",
-        "rendered --root data",
+        "rendered --root data --only shapes",
         "zero-shot CLIP on the base classes, seed 1 61.00% (4 s)",
         "zero-shot CLIP on the new classes, seed 1 71.00% (4 s)",
         "CoOp trained on the base classes, seed 1 61.00% (4 s)",
