@@ -178,20 +178,24 @@ class _Order(Sampler):
 
 
 class _Seeded(Dataset):
-    """`dataset[index]`, made under generators seeded for this sample."""
+    """`[dataset[index] for index in batch]`, each sample made under generators seeded for it."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
-    def __getitem__(self, item: tuple[int, int]) -> Any:
-        index, seed = item
-        with _seeded(seed):
-            try:
-                return self.dataset[index]
-            except (ImageReadError, FileNotFoundError) as error:
-                return _Failure(
-                    type(error), str(error)
-                )  # raised by the main process, as a sentence instead of a worker's traceback
+    def __getitems__(self, batch: list[tuple[int, int]]) -> list[Any]:
+        with _generators_put_back():
+            return [self._sample(index, seed) for index, seed in batch]
+
+    def _sample(self, index: int, seed: int) -> Any:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
+        try:
+            return self.dataset[index]
+        except (ImageReadError, FileNotFoundError) as error:
+            # The main process raises it, as a sentence; a worker would send its traceback.
+            return _Failure(type(error), str(error))
 
 
 def _survive_signals(worker_id: int) -> None:
@@ -218,12 +222,9 @@ class _Failure:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's CPU generators; put them back on leaving."""
+def _generators_put_back() -> Iterator[None]:
+    """Put Python's, NumPy's and torch's CPU generators back on leaving."""
     saved = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
     try:
         yield
     finally:
