@@ -139,13 +139,16 @@ class RegisteredModels:
         for name in self.get_model_names():
             path = model_file(directory, name, epoch)
             checkpoint = load_checkpoint(path)
-            self.check_checkpoint_facts(checkpoint.get("made_with") or {}, path)
-            saved = saved_state_dict(checkpoint, path)
-            state = {key: value for key, value in saved.items() if key not in self.rebuilt_on_load}
-            load_exactly(self._models[name], state, path)
+            load_exactly(self._models[name], self._weights_of(checkpoint, path), path)
             result = checkpoint.get("val_result")
             known = "" if result is None else f", val_result = {result:.1f}"
             print(f"Loaded {name} from {path} (epoch = {checkpoint.get('epoch')}{known})")
+
+    def _weights_of(self, checkpoint: Any, path: Path) -> dict[str, Any]:
+        """What of a file is loaded, after a check that it fits this trainer."""
+        saved = saved_state_dict(checkpoint, path)
+        self.check_checkpoint_facts(checkpoint.get("made_with") or {}, path)
+        return {key: value for key, value in saved.items() if key not in self.rebuilt_on_load}
 
     def resume_model_if_exist(self, directory: str | os.PathLike) -> int:
         """Continue from the newest saved models of a folder; return the number of finished epochs, 0 without models.
@@ -161,7 +164,7 @@ class RegisteredModels:
         for name, path in paths.items():
             print(f"Resuming {name} from {path}")
             checkpoint = load_checkpoint(path)
-            self.check_checkpoint_facts(checkpoint.get("made_with") or {}, path)
+            checkpoint["state_dict"] = self._weights_of(checkpoint, path)
             restore(checkpoint, path, self._models[name], self._optims[name], self._scheds[name])
             epochs.append(checkpoint["epoch"])
         return epochs[-1]

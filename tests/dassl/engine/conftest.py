@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,12 @@ SCRIPT = Path(__file__).with_name("toy_runs.py")
 
 class Killed(BaseException):
     """Stands for a process that ends in the middle of a step."""
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch):
+    """Waiting for the disk protects from power cuts only, and takes most of the time of these small runs."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture(scope="session")

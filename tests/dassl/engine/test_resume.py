@@ -216,6 +216,90 @@ def test_without_resume_file_the_last_saved_model_is_continued_with_record_and_b
     assert trainer.best_result >= max(row["val"]["accuracy"] for row in rows)
 
 
+@pytest.mark.parametrize("finished", [1, 2, 3])
+def test_a_folder_of_dassl_063_resumes_with_a_live_learning_rate(make, tmp_path, finished):
+    """Its scheduler state holds the pickled successor, with an optimiser inside."""
+    whole = make("whole")
+    whole.train()
+    source = make("source")
+    for _ in range(finished):
+        source.optim.step()
+        source.sched.step()
+    scheduler = {key: value for key, value in vars(source.sched).items() if key != "optimizer"}
+    state = {"state_dict": source.model.state_dict(), "epoch": finished, "optimizer": source.optim.state_dict()}
+    folder = tmp_path / "old/linear"
+    folder.mkdir(parents=True)
+    torch.save({**state, "scheduler": scheduler, "val_result": None}, folder / f"model.pth.tar-{finished}")
+    (folder / "checkpoint").write_text(f"model.pth.tar-{finished}\n")
+    trainer = make(RESUME=str(tmp_path / "old"))
+    trainer.train()
+    assert trainer.lrs == whole.lrs[3 * finished :]
+    assert len(set(trainer.lrs)) == 4 - finished
+
+
+def test_entries_that_the_trainer_rebuilds_are_not_loaded(make, tmp_path):
+    trainer = make(TRAIN__CHECKPOINT_FREQ=1)
+    trainer.train()
+    path = tmp_path / "run/linear/model.pth.tar-2"
+    checkpoint = torch.load(path)
+    checkpoint["state_dict"]["token_prefix"] = torch.zeros(5)
+    torch.save(checkpoint, path)
+    (tmp_path / "run/metrics.json").unlink()
+    (path.parent / "checkpoint").write_text(path.name)
+    for use in (lambda t: t.load_model(str(tmp_path / "run"), epoch=2), lambda t: t.train()):
+        again = make(TRAIN__CHECKPOINT_FREQ=1)
+        with pytest.raises(RuntimeError, match="token_prefix is only in the file"):
+            use(again)
+        again.rebuilt_on_load = ("token_prefix",)
+        use(again)
+    assert again.steps == 6
+
+
+def test_facts_of_a_file_are_checked_before_it_is_used(make, killed, tmp_path):
+    def with_facts(width):
+        trainer = make(TRAIN__CHECKPOINT_FREQ=1)
+
+        def check(facts, path):
+            if facts != trainer.checkpoint_facts():
+                raise RuntimeError(f"{path.name} was made with {facts}")
+
+        trainer.checkpoint_facts, trainer.check_checkpoint_facts = lambda: {"width": width}, check
+        return trainer
+
+    killed(with_facts(7), 4)
+    with pytest.raises(RuntimeError, match=r"resume.pth.tar was made with {'width': 7}"):
+        with_facts(8).train()
+    with pytest.raises(RuntimeError, match=r"model.pth.tar-1 was made with {'width': 7}"):
+        with_facts(8).load_model(str(tmp_path / "run"), epoch=1)
+    (tmp_path / "run/resume.pth.tar").unlink()
+    with pytest.raises(RuntimeError, match=r"model.pth.tar-1 was made with {'width': 7}"):
+        with_facts(8).train()
+    with_facts(7).train()
+
+
+def test_models_saved_at_different_epochs_continue_from_the_newest_that_all_have(make, killed, tmp_path):
+    def pair():
+        trainer = make(TRAIN__CHECKPOINT_FREQ=1)
+        with torch.random.fork_rng():
+            trainer.second = torch.nn.Linear(1, 1)
+        trainer.register_model("second", trainer.second)
+        return trainer
+
+    killed(pair(), 10)
+    (tmp_path / "run/resume.pth.tar").unlink()
+    (tmp_path / "run/second/model.pth.tar-3").unlink()  # as if the power had failed between the two
+    (tmp_path / "run/second/checkpoint").write_text("model.pth.tar-2")
+    trainer = pair()
+    killed(trainer, 3)
+    assert trainer.epoch == 3
+    (tmp_path / "run/resume.pth.tar").unlink()
+    for name in ("model.pth.tar-1", "model.pth.tar-2"):
+        (tmp_path / "run/second" / name).unlink()
+    (tmp_path / "run/linear/model.pth.tar-3").unlink()
+    with pytest.raises(RuntimeError, match=r"The models \['linear', 'second'\] in .* were saved at different epochs"):
+        pair().train()
+
+
 def test_state_that_is_not_plain_is_refused_when_saving(make):
     trainer = make()
     trainer.extra_state = lambda: {"a": [torch.zeros(1), object()]}

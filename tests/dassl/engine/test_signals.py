@@ -114,6 +114,59 @@ def test_a_signal_in_an_evaluation_ends_it(make, monkeypatch, capsys):
     assert "Stopped by SIGINT in the test; the same command starts again" in capsys.readouterr().out
 
 
+def test_a_worker_that_dies_of_the_signal_within_a_step_spoils_nothing(make, tmp_path, outcome, same, capsys):
+    whole = make("whole")
+    whole.train()
+    expected = outcome(whole, "whole")
+    trainer = make()
+
+    def interrupt(step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 77) is killed by signal: Terminated.")
+
+    trainer.interrupt = interrupt
+    with pytest.raises(SystemExit) as stop:
+        trainer.train()
+    assert stop.value.code == 143
+    assert "Stopped by SIGTERM within a step; the same command continues from" in capsys.readouterr().out
+    again = make()
+    again.train()
+    assert again.steps == 9  # from the last state that was saved, the end of the first epoch
+    same(outcome(again), expected)
+
+
+def test_a_worker_that_dies_of_the_signal_between_steps_costs_no_step(make, outcome, same):
+    whole = make("whole")
+    whole.train()
+    expected = outcome(whole, "whole")
+    trainer = make()
+    batches = iter(trainer.train_loader_x)
+
+    def dying():
+        yield next(batches)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid 77) is killed by signal: Terminated.")
+
+    loader = type(trainer.train_loader_x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "__iter__", lambda self: dying())
+        with pytest.raises(SystemExit) as stop:
+            trainer.train()
+    assert stop.value.code == 143
+    again = make()
+    again.train()
+    assert again.steps == 11
+    same(outcome(again), expected)
+
+
+def test_other_errors_of_a_loader_are_passed_on(make, monkeypatch):
+    trainer = make()
+    monkeypatch.setattr(trainer, "parse_batch_train", lambda batch: (_ for _ in ()).throw(RuntimeError("broken image")))
+    with pytest.raises(RuntimeError, match="broken image"):
+        trainer.train()
+
+
 def test_handlers_are_given_back_after_training(make):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     during = []
