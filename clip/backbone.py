@@ -80,6 +80,9 @@ def load_backbone(
 ) -> Backbone:
     """Load CLIP weights, frozen and in evaluation mode.
 
+    The activation is QuickGELU, as in OpenAI's models. Weights do not tell their activation, so checkpoints that were
+    trained with exact GELU (most of LAION's) load, but do not give their own numbers.
+
     Args:
         name_or_path: a name of `clip.available_models()`, or a file of weights.
         dtype: type of the large weights; norms, embeddings and the scale stay fp32.

@@ -76,8 +76,8 @@ class MultiheadAttention(nn.Module):
         return k, v
 
     def weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """Attention of the rows q to the keys k after the softmax, [B, heads, rows, keys]."""
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
+        """Attention of the rows q to the keys k after the softmax, fp32 [B, heads, rows, keys]."""
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32)
 
     def output(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Attention and output projection, [B, rows, W]; `mask` is boolean, True where a row may look."""
@@ -104,7 +104,9 @@ class ResidualAttentionBlock(nn.Module):
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.attn.qkv(self.ln_1(x))
 
-    def finish(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False):
+    def finish(
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
         """The block for the rows x [B, rows, W] once their queries and everybody's keys and values are known."""
         x = x + self.attn.output(q, k, v, mask, causal)
         return x + self.mlp(self.ln_2(x))

@@ -49,8 +49,6 @@ def to_openai(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state = {
         key.removeprefix("module."): tensor for key, tensor in state_dict.items() if key.split(".")[-1] not in _BUFFERS
     }
-    if ROWS in state:
-        return expand_token_table(state)
     if any(key.startswith("text_model.") for key in state):
         return _from_transformers(state)
     if "text.token_embedding.weight" in state:  # open_clip with the text tower as a module of its own
@@ -84,7 +82,7 @@ def unused_rows(n: int, width: int) -> np.ndarray:
     return (np.random.default_rng(0).standard_normal((n, width)) * 0.02).astype(np.float32)
 
 
-def expand_token_table(state: Mapping[str, Tensor], vocab_size: int = 49408) -> dict[str, Tensor]:
+def expand_token_table(state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
     """A compact state dict to a full one: rows that are not stored get their default."""
     rows, stored = state[ROWS], state[TABLE]
     table = torch.from_numpy(unused_rows(vocab_size, stored.shape[1]))

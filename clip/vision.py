@@ -54,7 +54,9 @@ class VisionOut:
 
     pooled: Tensor  # [B, E], class-token feature, not normalised
     tokens: Tensor | None = None  # [B, N, E], patch features of the last block, projected, not normalised
-    cls_attn: Tensor | None = None  # [B, heads, N], last block, class token to patches, after the softmax over all rows
+    cls_attn: Tensor | None = (
+        None  # fp32 [B, heads, N], last block, class token to patches, after the softmax over all rows
+    )
     hidden: dict[int, Tensor] = field(default_factory=dict)  # l -> [B, 1+N(+P), w], what enters block l
     patch_embed: Tensor | None = None  # [B, N, w], before position embeddings
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .download import fetch, sha256
-from .layouts import COMPACT_FORMAT, COMPACT_VERSION, save_compact, to_openai
+from .layouts import COMPACT_FORMAT, COMPACT_VERSION, ROWS, expand_token_table, save_compact, to_openai
 
 __all__ = ["MODELS", "cache_dir", "find_weights", "read_file", "read_weights", "save_compact"]
 
@@ -209,7 +209,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
                 f"{path} has version {metadata.get('version')} of the compact format, this code reads version "
                 f"{COMPACT_VERSION}; update the code."
             )
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return expand_token_table(state, int(metadata["vocab_size"])) if ROWS in state else state
 
 
 def _read_torch(path: Path) -> Mapping[str, Tensor]:

@@ -59,6 +59,7 @@ def test_load_looks_into_the_given_folder(tmp_path, state, monkeypatch):
     assert model.spec.embed_dim == 48
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*deprecated")
 def test_trainers_of_the_family_load_the_shipped_model_themselves(mini, state):
     """`load_clip_to_cpu` of the family, literally: address, local path, scripted or plain, build."""
     path = _download(_MODELS["Mini-ViT/8"])

@@ -59,6 +59,7 @@ def test_plain_state_dicts(state, tmp_path):
     equal(read_file(tmp_path / "old.pt"), state)
 
 
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated, tracing warns of shape checks
 def test_torchscript_archive(state, tmp_path, images):
     model = build_model(state, torch.float32)
     torch.jit.trace_module(model, {"encode_image": images}).save(tmp_path / "scripted.pt")
