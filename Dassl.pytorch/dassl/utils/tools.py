@@ -150,7 +150,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         if image.mode.startswith("I;16") or grey.max(initial=0) > 255:
             grey = grey * (255 / 65535)
         return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if "A" in image.mode.upper() or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")

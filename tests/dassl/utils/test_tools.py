@@ -166,6 +166,10 @@ def test_read_cmyk_grey_and_bilevel(tmp_path):
     assert np.abs(_pixels(tmp_path / "x.jpg").astype(int) - RED).max() <= 3
     Image.new("L", (1, 1), 77).save(tmp_path / "l.png")
     assert _pixels(tmp_path / "l.png").tolist() == [[[77] * 3]]
+    Image.new("LAB", (1, 1), (255, 128, 128)).save(tmp_path / "lab.tif")
+    assert _pixels(tmp_path / "lab.tif").min() > 250
+    Image.new("LA", (1, 1), (7, 0)).save(tmp_path / "la.png")
+    assert _pixels(tmp_path / "la.png").tolist() == [[list(WHITE)]]
     Image.new("1", (1, 1), 1).save(tmp_path / "1.png")
     assert _pixels(tmp_path / "1.png").tolist() == [[list(WHITE)]]
 
