@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # CoOp, base to new, second half: test what base2new_train.sh trained on the new classes of the data set.
 set -euo pipefail
+# shellcheck source=scripts/coop/method.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/method.sh"
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
-base2new_test CoOp mini_vit8_ep20 vit_b16_ep50_ctxv1 "$@"
+base2new_test "${METHOD[@]}" "$@"

@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = (
-    *("datasets/shapes", "datasets/eurosat", "trainers/ZeroshotCLIP/mini_vit8", "trainers/ZeroshotCLIP/vit_b16"),
-    *("trainers/CoOp/mini_vit8_ep20", "trainers/CoOp/vit_b16_ep50_ctxv1", "trainers/CoOp/vit_b16"),
+    *("datasets/shapes", "datasets/eurosat", "datasets/imagenet"),
+    *("trainers/ZeroshotCLIP/mini_vit8", "trainers/ZeroshotCLIP/vit_b16"),
+    *("trainers/CoOp/mini_vit8_ep20", "trainers/CoOp/vit_b16_ep200_ctxv1", "trainers/CoOp/vit_b16_ep50_ctxv1"),
 )
 OURS = ("DATA", "OUTPUT", "SHOTS", "CFG", "TRAINER", "LOADEP", "PYTHON", "SEEDS")
 

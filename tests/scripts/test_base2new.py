@@ -43,10 +43,13 @@ def test_zero_shot_evaluates_both_halves(copy):
     ]
 
 
-def test_real_data_sets_get_the_large_model(copy):
-    assert copy.run("scripts/coop/base2new_train.sh", "eurosat", 2).returncode == 0
-    folder = "output/base2new/train_base/eurosat/shots_16/CoOp/vit_b16_ep50_ctxv1/seed2"
-    assert copy.calls == [command(folder, config="CoOp/vit_b16_ep50_ctxv1", dataset="eurosat", seed="2")]
+@pytest.mark.parametrize(
+    ("dataset", "config"), [("eurosat", "vit_b16_ep200_ctxv1"), ("imagenet", "vit_b16_ep50_ctxv1")]
+)
+def test_real_data_sets_get_the_large_model_and_the_published_schedule(copy, dataset, config):
+    assert copy.run("scripts/coop/base2new_train.sh", dataset, 2).returncode == 0
+    folder = f"output/base2new/train_base/{dataset}/shots_16/CoOp/{config}/seed2"
+    assert copy.calls == [command(folder, config=f"CoOp/{config}", dataset=dataset, seed="2")]
 
 
 def test_every_variable_comes_from_the_environment(copy, tmp_path):
@@ -54,13 +57,13 @@ def test_every_variable_comes_from_the_environment(copy, tmp_path):
         "DATA": "/my/data",
         "OUTPUT": str(tmp_path / "out"),
         "SHOTS": "4",
-        "CFG": "vit_b16",
+        "CFG": "vit_b16_ep50_ctxv1",
         "TRAINER": "CoOp2",
     }
     done = copy.run("scripts/coop/base2new_train.sh", "shapes", 0, **variables)
     assert done.returncode == 0, done.stderr
-    folder = f"{tmp_path}/out/base2new/train_base/shapes/shots_4/CoOp2/vit_b16/seed0"
-    about = {"trainer": "CoOp2", "config": "CoOp/vit_b16", "root": "/my/data", "shots": "4", "seed": "0"}
+    folder = f"{tmp_path}/out/base2new/train_base/shapes/shots_4/CoOp2/vit_b16_ep50_ctxv1/seed0"
+    about = {"trainer": "CoOp2", "config": "CoOp/vit_b16_ep50_ctxv1", "root": "/my/data", "shots": "4", "seed": "0"}
     assert copy.calls == [command(folder, **about)]  # no folder configs/trainers/CoOp2: CoOp's configs serve
     assert copy.run("scripts/coop/base2new_test.sh", "shapes", 0, LOADEP="7", **variables).returncode == 0
     model = ("--model-dir", folder, "--load-epoch", "7")
@@ -174,7 +177,7 @@ def test_a_test_older_than_its_model_runs_again(copy):
     [
         ([], "expected DATASET SEED, got nothing"),
         (["shapes"], "expected DATASET SEED, got shapes"),
-        (["shape", "1"], "unknown data set 'shape'; there are: eurosat shapes"),
+        (["shape", "1"], "unknown data set 'shape'; there are: eurosat imagenet shapes"),
         (["shapes", "one"], "SEED must be 0, 1, 2, ..., got 'one'"),
         (["shapes", "-1"], "SEED must be 0, 1, 2, ..., got '-1'"),
         (["shapes", "1", "OPTIM.LR"], "expected pairs KEY VALUE after SEED, got: OPTIM.LR"),
@@ -194,7 +197,8 @@ def test_wrong_variables(copy):
     done = copy.run(*script, CFG="vit_b61")
     assert done.returncode == 1
     assert done.stderr == (
-        "error: no config configs/trainers/CoOp/vit_b61.yaml; CFG can be: mini_vit8_ep20 vit_b16 vit_b16_ep50_ctxv1\n"
+        "error: no config configs/trainers/CoOp/vit_b61.yaml; CFG can be: mini_vit8_ep20 vit_b16_ep200_ctxv1 "
+        "vit_b16_ep50_ctxv1\n"
     )
     assert "SHOTS must be a number of images a class, got 'few'" in copy.run(*script, SHOTS="few").stderr
     assert "PYTHON is 'python9', which is no program." in copy.run(*script, PYTHON="python9").stderr
