@@ -161,18 +161,6 @@ def test_short_class_with_repetition(make_data, capsys):
     assert "drawn with repetition" in capsys.readouterr().out
 
 
-def test_strict_few_shot_refuses_a_short_class(make_data):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        DatasetBase.generate_fewshot_dataset(make_data([0, 0, 1]), num_shots=2, strict=True)
-    assert str(caught.value) == (
-        "1 of 2 classes have fewer than 2 images (fewest: 'class 1' with 1); set DATASET.NUM_SHOTS to 1 or less."
-    )
-    assert len(DatasetBase.generate_fewshot_dataset(make_data([0, 0, 1]), num_shots=1, strict=True)) == 2
-
-
-# ---- registry
-
-
 def test_build_dataset(cfg, register, make_data, capsys):
     class ToyForBuild(DatasetBase):
         def __init__(self, cfg):

@@ -205,7 +205,7 @@ class DatasetBase:
 
     @staticmethod
     def generate_fewshot_dataset(
-        *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False, strict: bool = False
+        *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False
     ) -> list[Datum] | list[list[Datum]] | tuple[list[Datum], ...]:
         """Draw a few images of each class, with Python's global generator.
 
@@ -216,13 +216,9 @@ class DatasetBase:
             data_sources: one or more lists.
             num_shots: images a class; below 1 returns the input unchanged.
             repeat: a class with fewer images is drawn with repetition; False: it is taken whole, and a line says so.
-            strict: a class with fewer images is an error instead.
 
         Returns:
             One list for one source, a list of lists for several.
-
-        Raises:
-            ValueError: `strict` and a class has fewer than `num_shots` images.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
@@ -230,7 +226,7 @@ class DatasetBase:
         output = []
         for data_source in data_sources:
             by_label = _by_label(data_source)
-            _report_short(by_label, num_shots, repeat, strict)
+            _report_short(by_label, num_shots, repeat)
             picked: list[Datum] = []
             for items in by_label.values():
                 if len(items) >= num_shots:
@@ -261,18 +257,15 @@ def _by_label(data_source: Sequence[Datum]) -> defaultdict[int, list[Datum]]:
     return output
 
 
-def _report_short(by_label: dict[int, list[Datum]], num_shots: int, repeat: bool, strict: bool) -> None:
+def _report_short(by_label: dict[int, list[Datum]], num_shots: int, repeat: bool) -> None:
     short = [items for items in by_label.values() if len(items) < num_shots]
-    if not short:
-        return
-    smallest = min(short, key=len)
-    what = (
-        f"{len(short)} of {len(by_label)} classes have fewer than {num_shots} images "
-        f"(fewest: {smallest[0].classname!r} with {len(smallest)})"
-    )
-    if strict:
-        raise ValueError(f"{what}; set DATASET.NUM_SHOTS to {len(smallest)} or less.")
-    print(f"Warning: {what}; they are {'drawn with repetition' if repeat else 'taken whole'}.")
+    if short:
+        smallest = min(short, key=len)
+        print(
+            f"Warning: {len(short)} of {len(by_label)} classes have fewer than {num_shots} images (fewest: "
+            f"{smallest[0].classname!r} with {len(smallest)}); they are "
+            f"{'drawn with repetition' if repeat else 'taken whole'}."
+        )
 
 
 def _extract(archive: str, folder: str) -> None:
