@@ -23,8 +23,8 @@ class Handler(BaseHTTPRequestHandler):
         first = len(server.requests) == 1
         if mode == "missing":
             return self.send_error(404)
-        if mode == "down" or (mode == "busy" and first):
-            return self.send_error(503)
+        if mode == "down" or (mode in ("503", "429") and first):
+            return self.send_error(int(mode) if mode.isdecimal() else 503)
         body = b"x" * len(CONTENT) if mode == "wrong" else CONTENT
         begin = int(start.removeprefix("bytes=").rstrip("-")) if start and mode != "norange" else 0
         if begin >= len(body):
@@ -110,8 +110,9 @@ def test_a_damaged_file_is_replaced(server, tmp_path, caplog):
     assert "does not have the SHA-256" in caplog.text
 
 
-def test_a_busy_server_is_asked_again(server, tmp_path):
-    fetch(f"{server.url}/busy/file.pt", tmp_path / "file.pt", DIGEST)
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_busy_server_is_asked_again(server, tmp_path, status):
+    fetch(f"{server.url}/{status}/file.pt", tmp_path / "file.pt", DIGEST)
     assert len(server.requests) == 2
 
 
