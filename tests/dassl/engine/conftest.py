@@ -18,7 +18,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def no_sync(monkeypatch):
-    """Waiting for the disk protects from power cuts only, and takes most of the time of these small runs."""
+    """Waiting for a busy disk takes longer than these runs, and protects from power cuts only."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 

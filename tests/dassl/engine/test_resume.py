@@ -87,23 +87,26 @@ def test_a_loader_of_another_make_is_resumed_by_drawing_its_batches_again(make, 
 
 
 def test_a_validation_that_was_interrupted_is_repeated(make, outcome, same, monkeypatch):
-    settings = {"TEST__FINAL_MODEL": "best_val", "OPTIM__LR": 0.01}
-    whole = make("whole", **settings)
+    """From the generators' states before it: here the test draws from them, too."""
+
+    def build(output="run", stop=False):
+        trainer = make(output, TEST__FINAL_MODEL="best_val", OPTIM__LR=0.01)
+
+        def infer(input):
+            if stop and trainer.epoch == 1:
+                os.kill(os.getpid(), 15)
+            return trainer.model(input) + torch.rand(3)
+
+        monkeypatch.setattr(trainer, "model_inference", infer)
+        return trainer
+
+    whole = build("whole")
     whole.train()
     expected = outcome(whole, "whole")
-    trainer = make(**settings)
-    infer = trainer.model_inference
-
-    def stopped_here(input):
-        if trainer.epoch == 1:
-            os.kill(os.getpid(), 15)
-        return infer(input)
-
-    monkeypatch.setattr(trainer, "model_inference", stopped_here)
-    with pytest.raises(SystemExit) as stop:
-        trainer.train()
-    assert stop.value.code == 143
-    again = make(**settings)
+    with pytest.raises(SystemExit) as stopped:
+        build(stop=True).train()
+    assert stopped.value.code == 143
+    again = build()
     again.train()
     assert again.steps == 6
     same(outcome(again), expected)

@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dassl.engine.trainer as upstream_names
-from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, TrainerX, build_trainer
+from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, TrainerX, build_trainer, progress
 
 LINE = re.compile(
     r"epoch \[\d+/4\] batch \[\d+/3\] time \d+\.\d{3} \(\d+\.\d{3}\) data \d+\.\d{3} \(\d+\.\d{3}\) "
@@ -209,6 +209,28 @@ def test_a_reported_term_that_is_not_finite_stops_the_run(make):
     trainer.forward_backward = lambda batch: {**step(batch), "kd": torch.tensor(float("inf"))}
     with pytest.raises(FloatingPointError, match=r"batch 1 of 3 \(loss [\d.]+, acc [\d.]+, kd inf\)"):
         trainer.train()
+    assert trainer.steps == 1  # on a CPU, at once
+
+
+def test_a_loss_that_is_read_late_is_read_before_anything_is_saved(make, monkeypatch, tmp_path):
+    """As on a GPU, where values stay on the device until the next line."""
+    late = lambda terms: (list(terms), torch.tensor([float(torch.as_tensor(v).detach()) for v in terms.values()]))  # noqa: E731
+    monkeypatch.setattr(progress, "_numbers", late)
+    trainer = make(TRAIN__CHECKPOINT_SECONDS=1e-9, TRAIN__PRINT_FREQ=3)
+    step = trainer.forward_backward
+
+    def spoiled(batch):
+        step(batch)
+        if trainer.steps == 5:
+            torch.nn.init.constant_(trainer.model[2].bias, float("nan"))
+        return {"loss": trainer.model[2].bias.sum()}
+
+    trainer.forward_backward = spoiled
+    with pytest.raises(FloatingPointError, match=r"epoch 2, batch 2 of 3 \(loss nan\)"):
+        trainer.train()
+    state = torch.load(tmp_path / "run/resume.pth.tar", weights_only=True)
+    assert (state["epoch"], state["batch"]) == (1, 1)
+    assert torch.isfinite(state["models"]["linear"]["2.bias"]).all()
 
 
 def test_detect_anomaly_outside_a_run():

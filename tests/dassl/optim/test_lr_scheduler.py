@@ -138,6 +138,16 @@ def test_attributes_of_a_warmup():
     assert isinstance(build(config(WARMUP_EPOCH=1, WARMUP_TYPE="linear"))[1], LinearWarmupScheduler)
 
 
+def test_milestones_are_counted_again_after_loading():
+    """torch keeps them in a Counter, which plain data has not; `step(epoch)` needs it."""
+    scheduler = build(config(LR_SCHEDULER="multi_step", STEPSIZE=(2, 5)))[1]
+    state = scheduler_state(scheduler)
+    assert state["milestones"] == {2: 1, 5: 1}
+    assert type(state["milestones"]) is dict
+    load_scheduler_state(scheduler, state)
+    assert list(scheduler.milestones.elements()) == [2, 5]
+
+
 def test_a_state_with_warmup_does_not_fit_a_schedule_without():
     plain, warm = build(config())[1], build(config(WARMUP_EPOCH=1))[1]
     with pytest.raises(ValueError, match="saved learning-rate schedule has a warm-up, unlike this run's CosineAnn"):
