@@ -1,6 +1,7 @@
 """scripts/demo.sh, setup.sh, test.sh and .ci/run, with stand-ins for what they call; all scripts under shellcheck."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), ROOT / ".ci" / "run"])
+SOURCED = ("common.sh", "method.sh")  # by other scripts, never run by themselves
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_syntax_and_safety(script):
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-    assert "\nset -euo pipefail\n" in script.read_text()
-    assert os.access(script, os.X_OK) != (script.name == "common.sh")  # that one is only sourced
+    assert os.access(script, os.X_OK) != (script.name in SOURCED)
+    assert script.name == "method.sh" or "\nset -euo pipefail\n" in script.read_text()
 
 
 def test_shellcheck():
@@ -30,9 +32,11 @@ def test_shellcheck():
 
 @pytest.mark.parametrize("script", sorted(ROOT.glob("scripts/*/base2new_*.sh")), ids=lambda path: path.parent.name)
 def test_default_configs_exist(script):
-    call = script.read_text().splitlines()[-1].split()
-    method, for_shapes, for_others = call[-4:-1]
-    for name in (for_shapes, for_others):
+    text = script.read_text() + "".join(path.read_text() for path in script.parent.glob("method.sh"))
+    named = re.findall(r"\b(?:mini_)?vit\w+", text)
+    (method,) = set(re.findall(r"\b(?:CoOp|ZeroshotCLIP)(?= mini_)", text))
+    assert len(named) >= 2
+    for name in named:
         assert (ROOT / "configs" / "trainers" / method / f"{name}.yaml").is_file()
 
 
