@@ -88,8 +88,9 @@ def load_backbone(
         dtype: type of the large weights; norms, embeddings and the scale stay fp32.
 
     Raises:
-        ValueError: neither a known name nor a file, or a file that holds no CLIP.
+        RuntimeError: neither a known name nor a file.
         FileNotFoundError: the weights are not on this machine and cannot be downloaded.
+        ValueError: the file is damaged or holds no CLIP.
     """
     model = build_model(read_weights(name_or_path), dtype).to(device)
     return Backbone(model.requires_grad_(False), str(name_or_path))

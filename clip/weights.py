@@ -5,6 +5,7 @@ Order of search for a known name: the family's cache, the hub (safetensors), Ope
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import os
@@ -151,26 +152,32 @@ def _find_source(name: str, source: Source, folder: Path) -> Path:
         tried.append(f"{archive} is damaged")
     if (other := archive.with_suffix(".safetensors")).is_file():
         return other
+    for where in source.hub:
+        found = huggingface_hub.try_to_load_from_cache(*where)
+        if isinstance(found, str):  # so that what is here, in either layout, is used without a network
+            with contextlib.suppress(RuntimeError):  # damaged: named below
+                return _checked(Path(found))
     for repository, file in source.hub:
         try:
             return _checked(Path(huggingface_hub.hf_hub_download(repository, file)))
         except huggingface_hub.utils.LocalEntryNotFoundError as error:  # no network: other repositories fail alike
-            tried.append(f"hub {repository}: {_first_line(error.__cause__ or error)}")
+            tried.append(f"hub {repository}: {_reason(error.__cause__ or error)}")
             break
         except Exception as error:  # the hub's client lets errors of its HTTP library through; all go into the message
-            tried.append(f"hub {repository}: {_first_line(error)}")
+            tried.append(f"hub {repository}: {_reason(error)}")
     try:
         return fetch(source.url, archive, source.digest)
     except (OSError, RuntimeError) as error:
-        tried.append(_first_line(error))
+        tried.append(_reason(error))
     raise FileNotFoundError(
         f"No weights of {name} on this machine and none could be downloaded ({'; '.join(tried)}); download "
         f"{source.url} elsewhere and put it at {archive}, or name a file of weights as the model."
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0].rstrip(". ") or type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The first sentence of an error; torch goes on with advice that does not fit, such as weights_only=False."""
+    return re.split(r"\.?\s*\n|\.\s", str(error), maxsplit=1)[0].rstrip(". ") or type(error).__name__
 
 
 def _checked(path: Path) -> Path:
@@ -197,7 +204,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                 f"state_dict() alone."
             ) from None
         raise ValueError(
-            f"{path} is no readable file of weights ({_first_line(error)}); it may be incomplete, get it again."
+            f"{path} is no readable file of weights ({_reason(error)}); it may be incomplete, get it again."
         ) from None
 
 

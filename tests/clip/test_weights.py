@@ -41,6 +41,7 @@ def offline(monkeypatch):
         asked.append((url, str(target)))
         raise RuntimeError(f"{url} could not be downloaded: Name or service not known.")
 
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_hub)
     monkeypatch.setattr(weights, "fetch", no_server)
     return asked
@@ -104,8 +105,11 @@ def test_damaged_files(state, tmp_path):
         for name, content in (("cut", whole[: len(whole) // 2]), ("empty", b""), ("page", b"<html>not found</html>")):
             path = tmp_path / f"{name}.{suffix}"
             path.write_bytes(content)
-            with pytest.raises(ValueError, match=rf"{name}.{suffix} is no readable file of weights .* get it again\."):
+            with pytest.raises(
+                ValueError, match=rf"{name}.{suffix} is no readable file of weights .* get it again\."
+            ) as e:
                 read_file(path)
+            assert "weights_only" not in str(e.value)  # torch's advice to load it unsafely
 
 
 def test_files_with_other_contents(tmp_path):
@@ -171,6 +175,19 @@ def test_the_hub_comes_second_and_is_checked(cache, tmp_path, monkeypatch, offli
     assert asked == [("timm/vit_base_patch16_clip_224.openai", "open_clip_model.safetensors")]
     (tmp_path / digest).write_bytes(b"bytes that rotted")
     with pytest.raises(FileNotFoundError, match=rf"{digest} is damaged, delete it; hub openai/clip-vit-base-patch16: "):
+        find_weights("ViT-B/16")
+
+
+def test_what_the_hub_left_here_needs_no_network(cache, tmp_path, monkeypatch, offline):
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / digest).write_bytes(b"weights")
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / digest)
+    here = {"openai/clip-vit-base-patch16": str(tmp_path / "model.safetensors")}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: here.get(repository))
+    assert find_weights("ViT-B/16") == tmp_path / "model.safetensors"
+    assert offline == []
+    (tmp_path / digest).write_bytes(b"bytes that rotted")
+    with pytest.raises(FileNotFoundError, match=r"No weights of ViT-B/16"):
         find_weights("ViT-B/16")
 
 
