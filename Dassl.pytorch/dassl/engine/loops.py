@@ -15,7 +15,7 @@ class TrainerX(SimpleTrainer):
 
     def parse_batch_train(self, batch: Any) -> Any:
         """Images [B, 3, H, W], labels [B] and domains [B] of a batch, on the run's device."""
-        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+        return tuple(self._to_device(batch[key]) for key in ("img", "label", "domain"))
 
 
 class TrainerXU(SimpleTrainer):
@@ -38,8 +38,4 @@ class TrainerXU(SimpleTrainer):
 
     def parse_batch_train(self, batch_x: Any, batch_u: Any) -> Any:
         """Labelled images, their labels, and unlabelled images, on the run's device."""
-        return (
-            batch_x["img"].to(self.device),
-            batch_x["label"].to(self.device),
-            batch_u["img"].to(self.device),
-        )
+        return tuple(self._to_device(tensor) for tensor in (batch_x["img"], batch_x["label"], batch_u["img"]))

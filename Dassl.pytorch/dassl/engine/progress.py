@@ -92,7 +92,10 @@ class Progress:
         steps, self._pending = self._pending, []
         self._read_at = time.monotonic()
         unread = [step.values for step in steps if isinstance(step.values, torch.Tensor)]
+        begin = time.perf_counter()
         numbers = iter(torch.cat(unread).tolist() if unread else [])
+        if unread:
+            _share_wait(steps, time.perf_counter() - begin)
         for step in steps:
             values = step.values
             if isinstance(values, torch.Tensor):
@@ -162,6 +165,13 @@ class Progress:
         self.images, self.seconds, self.lr = state["images"], state["seconds"], state["lr"]
 
 
+def _share_wait(steps: list[Step], seconds: float) -> None:
+    """Count the wait for the device, which may be far behind the loop, to the steps whose work it was."""
+    reported = [step for step in steps if not step.checked_only]
+    for step in reported:
+        step.batch_seconds += seconds / len(reported)
+
+
 def _numbers(terms: dict[str, Any]) -> tuple[list[str], torch.Tensor | list[float]]:
     """Names and values of what is not None; the values as one tensor if any of them is on a GPU."""
     given = {name: value for name, value in terms.items() if value is not None}
@@ -173,5 +183,10 @@ def _numbers(terms: dict[str, Any]) -> tuple[list[str], torch.Tensor | list[floa
     if not away:
         return list(given), [float(value) for value in given.values()]
     dtype = torch.float32 if away[0].type == "mps" else torch.float64
-    values = [torch.as_tensor(v).to(away[0], dtype, non_blocking=True).reshape(()) for v in given.values()]
+    values = [
+        v.to(away[0], dtype).reshape(())
+        if isinstance(v, torch.Tensor) and v.device.type != "cpu"
+        else torch.full((), float(v), dtype=dtype, device=away[0])  # no copy from the CPU that could be waited for
+        for v in given.values()
+    ]
     return list(given), torch.stack(values)

@@ -92,6 +92,17 @@ def test_device_values_are_read_with_the_next_line(report, written, on_device, c
     assert "batch [2/4]" in capsys.readouterr().out
 
 
+def test_the_wait_for_the_device_counts_to_the_steps_that_are_read(report, on_device, monkeypatch):
+    clock = iter([10.0, 13.0])  # before and after the transfer
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    epoch = report()
+    epoch.watch(0, {"loss": 1.0})
+    add(epoch, 0, loss=1.0)
+    add(epoch, 1, loss=3.0)
+    assert epoch.seconds == pytest.approx(0.5 + 0.5 + 3.0)
+    assert epoch.batch_time.avg == pytest.approx(2.0)
+
+
 def test_lines_of_a_short_epoch_wait_a_second_to_be_read_together(report, on_device, capsys, monkeypatch):
     clock = [progress.time.monotonic()]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
