@@ -37,7 +37,7 @@ class RecordedTrainer(TrainerBase):
         self._rng_steps: dict[str, Any] | None = None  # generators after its last step, until the epoch is closed
         self._own_loop = False  # whether the trainer replaced `train`, so that the engine's part is done in other hooks
         self._saved_at = 0.0
-        self._results: dict[str, Any] | None = None  # of the last test: {"split", "metrics"}
+        self._results: dict[str, Any] | None = None  # of the last test: {"split", "metrics", "images_per_second"}
         self._step_times = (0.0, 0.0)  # when the step began to wait for its batch, and when it had it
         self._step_images = 0
 
@@ -85,6 +85,10 @@ class RecordedTrainer(TrainerBase):
             )
         if not isinstance(self.cfg.TRAIN.PRINT_FREQ, int) or self.cfg.TRAIN.PRINT_FREQ < 1:
             raise ValueError(f"TRAIN.PRINT_FREQ must be an integer of at least 1, got {self.cfg.TRAIN.PRINT_FREQ!r}.")
+        if self.cfg.OPTIM.MAX_EPOCH < 1:
+            raise ValueError(
+                f"OPTIM.MAX_EPOCH must be at least 1, got {self.cfg.OPTIM.MAX_EPOCH}; only test: --eval-only."
+            )
         self._mode = "train"
         self._record = record.open_record(self.output_dir, "train", record.collect_facts(self))
         self.start_epoch = self.resume_model_if_exist(self._resume_folder())
@@ -193,7 +197,7 @@ class RecordedTrainer(TrainerBase):
                     self._save_and_leave(self.batch_idx, resume.rng_state())
                 raise
             self._step_times = (begin, time.perf_counter())
-            self._step_images = _count_images(batches[0])
+            self._step_images = count_images(batches[0])
             if self._progress.lr is None:
                 self._progress.lr = self.get_current_lr()
             yield tuple(batches)
@@ -237,6 +241,7 @@ class RecordedTrainer(TrainerBase):
         """Note the epoch in the record, and save the point at which the next one begins."""
         assert self._record is not None
         progress, self._progress, self._rng_steps, self._rng_epoch = self._progress, None, None, {}
+        self._point = None  # a loop of the trainer's own has not taken it up
         row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": None, "train": None, "val": None}
         row |= {"seconds": None, "images_per_second": None}
         if progress is not None:
@@ -307,7 +312,7 @@ class _Source:
             return next(self._batches)
 
 
-def _count_images(batch: Any) -> int:
+def count_images(batch: Any) -> int:
     """Images in a batch: length of its labels or pictures, whatever the loader packs them into."""
     if isinstance(batch, dict):
         batch = [value for key, value in batch.items() if key in ("label", "img")] or list(batch.values())

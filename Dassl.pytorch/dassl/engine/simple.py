@@ -17,7 +17,7 @@ from dassl.utils.torchtools import model_file
 
 from . import record
 from .device import select_device
-from .recorded import RecordedTrainer
+from .recorded import RecordedTrainer, count_images
 from .simple_net import SimpleNet
 
 
@@ -30,6 +30,7 @@ class SimpleTrainer(RecordedTrainer):
 
     def __init__(self, cfg: Any):
         super().__init__()
+        _check_test_keys(cfg)
         self.check_cfg(cfg)
         self.device = self.select_device(cfg)
         self.start_epoch = self.epoch = 0
@@ -152,14 +153,17 @@ class SimpleTrainer(RecordedTrainer):
         else:
             split, loader = "test", self.test_loader
         print(f"Evaluate on the *{split}* set")
+        begin, images = time.perf_counter(), 0
         for batch in tqdm(loader, disable=None):  # a bar only where stderr is a terminal
             self._stop_in_test()
+            images += count_images(batch)
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
         results = self.evaluator.evaluate()
+        speed = images / (time.perf_counter() - begin)  # after `evaluate`, which waits for the device
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
-        self._results = {"split": split, "metrics": dict(results)}
+        self._results = {"split": split, "metrics": dict(results), "images_per_second": speed}
         if not self._mode:
             self._record_evaluation(None, None)
         return next(iter(results.values()))
@@ -181,8 +185,8 @@ class SimpleTrainer(RecordedTrainer):
         """
         with self._running("eval"):
             self._record = record.open_record(self.output_dir, "eval", record.collect_facts(self))
-            self._record.write()
             self.load_model(model_dir, epoch=epoch)
+            self._record.write()  # only now: a mistyped folder or epoch does not overwrite an earlier result
             result = self._measure(None)
             self._record_evaluation(model_dir or None, self._epoch_of(model_dir, epoch) if model_dir else None)
         return result
@@ -200,12 +204,12 @@ class SimpleTrainer(RecordedTrainer):
         if self._results is None:
             name = "accuracy" if isinstance(self.evaluator, Classification) else "result"
             self._results = {"split": split or self.cfg.TEST.SPLIT, "metrics": {name: float(value)}}
+            self._results["images_per_second"] = None
         return value
 
     def _final(self, epoch: int | None, model_dir: str | None) -> dict[str, Any]:
         assert self._results is not None
-        results = self._results
-        return {"split": results["split"], "epoch": epoch, "model_dir": model_dir, "metrics": results["metrics"]}
+        return {"epoch": epoch, "model_dir": model_dir, **self._results}
 
     def _epoch_of(self, directory: str, epoch: int | None) -> int | None:
         """The epoch that loaded weights belong to; where it is not given, it is read from the file."""
@@ -221,4 +225,15 @@ class SimpleTrainer(RecordedTrainer):
 
     def parse_batch_test(self, batch: Any) -> tuple[Any, Any]:
         """Images [B, 3, H, W] and labels [B] of a batch, on the run's device."""
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        return self._to_device(batch["img"]), self._to_device(batch["label"])
+
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy to the run's device; to a GPU, from the loader's pinned memory, without waiting for its work."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
+
+
+def _check_test_keys(cfg: Any) -> None:
+    """Refuse values that would silently mean the other choice."""
+    for key, known in (("FINAL_MODEL", ("last_step", "best_val")), ("SPLIT", ("test", "val"))):
+        if cfg.TEST[key] not in known:
+            raise ValueError(f"TEST.{key} must be {known[0]} or {known[1]}, got {cfg.TEST[key]!r}.")

@@ -280,6 +280,18 @@ def test_a_print_freq_that_is_no_number_is_refused(make, value):
         make(TRAIN__PRINT_FREQ=value).train()
 
 
+@pytest.mark.parametrize(("key", "value"), [("FINAL_MODEL", "best"), ("SPLIT", "tset")])
+def test_a_misspelt_choice_is_refused_instead_of_meaning_the_other_one(make, key, value):
+    with pytest.raises(ValueError, match=f"TEST.{key} must be .* or .*, got '{value}'"):
+        make(**{f"TEST__{key}": value})
+
+
+def test_a_run_without_epochs_is_refused(make, tmp_path):
+    with pytest.raises(ValueError, match=r"OPTIM\.MAX_EPOCH must be at least 1, got 0"):
+        make(OPTIM__MAX_EPOCH=0).train()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_an_output_folder_that_cannot_be_written_is_refused_before_training(make, tmp_path):
     (tmp_path / "file").write_text("")
     trainer = make("file/run")
@@ -292,16 +304,30 @@ def test_evaluate_loads_tests_and_records(make, tmp_path, record_of):
     trainer = make(OPTIM__LR=0.01)
     trainer.train()
     trained = record_of()
+    assert trained["final"]["images_per_second"] > 0
     other = make("eval", OPTIM__LR=0.01)
     accuracy = other.evaluate(str(tmp_path / "run"), epoch=4)
     record = record_of("eval")
     assert (record["mode"], record["finished"], record["epochs"]) == ("eval", True, [])
-    assert record["final"] == {**trained["final"], "model_dir": str(tmp_path / "run")}
+    speed = record["final"]["images_per_second"]
+    assert speed > 0
+    expected = {**trained["final"], "model_dir": str(tmp_path / "run")}
+    assert record["final"] == {**expected, "images_per_second": speed}
     assert accuracy == trained["final"]["metrics"]["accuracy"]
     # in the folder of a training run, its own record stays
     make(OPTIM__LR=0.01).evaluate(str(tmp_path / "run"), epoch=4)
     assert record_of() == trained
-    assert record_of(name="metrics-eval.json")["final"] == record["final"]
+    beside = record_of(name="metrics-eval.json")["final"]
+    assert beside == {**expected, "images_per_second": beside["images_per_second"]}
+
+
+def test_an_evaluation_that_finds_no_weights_leaves_an_earlier_result(make, tmp_path, record_of):
+    make().train()
+    make("eval").evaluate(str(tmp_path / "run"), epoch=4)
+    before = record_of("eval")
+    with pytest.raises(FileNotFoundError):
+        make("eval").evaluate(str(tmp_path / "run"), epoch=7)
+    assert record_of("eval") == before
 
 
 def test_load_model_then_test_records_an_evaluation(make, tmp_path, record_of, capsys):
@@ -325,7 +351,8 @@ def test_a_test_of_the_trainers_own_is_recorded_by_what_it_returns(make, record_
     trainer = make(TEST__FINAL_MODEL="best_val")
     trainer.test = lambda split=None: 12.5
     trainer.train()
-    assert record_of()["final"] == {"split": "test", "epoch": 1, "model_dir": None, "metrics": {"accuracy": 12.5}}
+    final = {"split": "test", "epoch": 1, "model_dir": None, "metrics": {"accuracy": 12.5}}
+    assert record_of()["final"] == {**final, "images_per_second": None}  # unknown: the engine did not run it
     assert record_of()["epochs"][3]["val"] == {"accuracy": 12.5}
 
 
@@ -373,6 +400,50 @@ def test_a_trainer_with_a_train_of_its_own_still_records_and_resumes(make, toys,
     again = build("cut")
     again.train()
     assert again.steps == 9
+
+
+def test_a_trainer_with_a_loop_of_its_own_resumes_at_the_beginning_of_an_epoch(make, toys, tmp_path, killed, same):
+    """Its `run_epoch` is Dassl's, without `training_steps`; generators are set back once, not in each epoch."""
+
+    class OwnEpoch(toys.LinearX):
+        def run_epoch(self):
+            self.set_model_mode("train")
+            self.num_batches = len(self.train_loader_x)
+            for self.batch_idx, batch in enumerate(self.train_loader_x):  # noqa: B020
+                self.forward_backward(batch)
+
+    def build(output):
+        torch.manual_seed(0)
+        return OwnEpoch(toys.toy_cfg(tmp_path / "pictures", tmp_path / output))
+
+    whole, cut, again = build("whole"), build("cut"), build("cut")
+    toys.set_random_seed(3)
+    whole.train()
+    toys.set_random_seed(3)
+    killed(cut, 4)  # in the second epoch
+    toys.set_random_seed(99)
+    again.train()
+    assert again.steps == 9
+    same(dict(whole.model.state_dict()), dict(again.model.state_dict()))
+
+
+def test_batches_go_to_a_gpu_without_waiting_for_it(make):
+    copies = []
+
+    class Recorded:
+        def to(self, device, non_blocking=False):
+            copies.append((device.type, non_blocking))
+
+    batch = {"img": Recorded(), "label": Recorded(), "domain": Recorded()}
+    trainers = make(), make("pair", TRAINER__NAME="LinearXU")
+    for device, waits in (("cuda", False), ("mps", True), ("cpu", True)):
+        for trainer in trainers:
+            trainer.device = torch.device(device)
+        trainers[0].parse_batch_train(batch)
+        trainers[0].parse_batch_test(batch)
+        trainers[1].parse_batch_train(batch, batch)
+        assert copies == [(device, not waits)] * 8
+        copies.clear()
 
 
 def test_batches_of_a_trainer(make):
