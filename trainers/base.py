@@ -16,6 +16,7 @@ from dassl.engine import TrainerX
 from dassl.engine.precision import Precision
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import load_pretrained_weights
 from trainers.method import Method
 
 
@@ -48,11 +49,12 @@ class MethodTrainer(TrainerX):
     def build_model(self) -> None:
         cfg = self.cfg
         self.precision = Precision(cfg.TRAINER[self.node].PREC, self.device)
-        weights = cfg.MODEL.INIT_WEIGHTS or cfg.MODEL.BACKBONE.NAME
-        print(f"Loading CLIP (backbone: {weights})")
-        self.backbone = load_backbone(weights, dtype=self.precision.weight_dtype, device=self.device)
+        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        self.backbone = load_backbone(cfg.MODEL.BACKBONE.NAME, dtype=self.precision.weight_dtype, device=self.device)
         space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME)
         self.method = self.make_method(self.backbone, space).to(self.device)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.method, cfg.MODEL.INIT_WEIGHTS)
         trainables = list(self.method.trainables().values())
         if trainables:
             optim = build_optimizer(trainables, cfg.OPTIM)
