@@ -70,6 +70,9 @@ def setup_cfg(args: argparse.Namespace) -> CN:
             for name in nodes:
                 node = node[name]
             node[leaf] = value
+    late = [item for item in args.opts if item.startswith("--")]
+    if late:
+        raise ValueError(f"{late[0]} stands behind a KEY VALUE pair; move it to the front, flags come first.")
     merge_opts(cfg, args.opts)
     cfg.freeze()
     return cfg
@@ -105,6 +108,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
+    if not cfg.TRAINER.NAME or not cfg.DATASET.NAME:
+        raise ValueError("A run needs a method (--trainer) and a data set (--dataset-config-file); see --help.")
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -130,7 +135,7 @@ def run(argv: list[str] | None = None) -> int:
     terminal = sys.stdout
     try:
         main(args)
-    except (ValueError, KeyError, AssertionError, OSError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, TypeError, KeyError, AssertionError, OSError, RuntimeError, FloatingPointError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         logged = sys.stdout is not terminal
         if logged and hasattr(sys.stdout, "file") and sys.stdout.file is not None:

@@ -161,7 +161,15 @@ def test_every_precision_trains_with_fp32_parameters(run, tmp_path, prec):
     assert run("TRAINER.COOP.PREC", prec, "TRAINER.COOP.N_CTX", "2")[0] == 0
     saved = torch.load(tmp_path / "run" / "prompt_learner" / "model.pth.tar-2", weights_only=True)
     assert saved["state_dict"]["ctx"].dtype == torch.float32
-    assert metrics(tmp_path)["final"]["metrics"]["accuracy"] >= 0
+    assert saved["state_dict"]["ctx"].isfinite().all()
+    assert [row["lr"] for row in metrics(tmp_path)["epochs"]] == [0.1, pytest.approx(0.05)]
+
+
+def test_initial_weights_are_those_of_the_method_as_in_the_family(run, trainer_of, tmp_path):
+    assert run("TRAINER.COOP.N_CTX", "2")[0] == 0
+    path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-2"
+    trainer = trainer_of("TRAINER.COOP.N_CTX", "2", "MODEL.INIT_WEIGHTS", str(path), output="from")
+    torch.testing.assert_close(trainer.method.ctx.data, torch.load(path, weights_only=True)["state_dict"]["ctx"])
 
 
 def test_zero_shot_template_can_be_set(trainer_of, images):
@@ -204,6 +212,24 @@ def test_misspelt_key_in_a_file(run, tmp_path):
     assert "N_CTX" in line
 
 
+def test_a_flag_behind_the_keys(run):
+    line = sentence(run("--eval-only"))
+    assert "--eval-only stands behind a KEY VALUE pair; move it to the front" in line
+
+
+def test_nothing_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.run([]) == 1
+    assert "--trainer" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_value_of_the_wrong_kind(run):
+    assert "STEPSIZE must end in an integer" in sentence(
+        run("OPTIM.LR_SCHEDULER", "single_step", "OPTIM.STEPSIZE", "(1.5,)")
+    )
+
+
 def test_missing_config_file(run):
     path = "configs/trainers/CoOp/nothing.yaml"
     assert path in sentence(run(flags=("--config-file", path)))
@@ -214,7 +240,7 @@ def test_wrong_epoch_names_those_that_exist(run, tmp_path):
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"), "--load-epoch", "7")
     line = sentence(run("TRAINER.COOP.N_CTX", "2", output="eval", flags=flags))
     assert "model.pth.tar-7" in line
-    assert "2" in line.split("model.pth.tar-7")[1]
+    assert "holds epoch 2;" in line
 
 
 def test_checkpoint_of_another_backbone(run, tmp_path):
@@ -226,7 +252,7 @@ def test_checkpoint_of_another_backbone(run, tmp_path):
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"), "--load-epoch", "2")
     backbone = ("MODEL.BACKBONE.NAME", str(tmp_path / "wide.pt"))
     line = sentence(run("TRAINER.COOP.N_CTX", "2", *backbone, output="eval", flags=flags))
-    assert "ctx is [2, 64] in the file and [2, 128] here" in line or "another backbone" in line
+    assert "another backbone" in line
 
 
 def test_checkpoint_of_another_backbone_of_the_same_size(run, tmp_path):

@@ -92,7 +92,12 @@ def test_train_save_and_test_on_new_classes(configure, capsys):
 def test_best_validation_epoch_is_loaded_for_the_test(configure):
     trainer = build_trainer(configure("best", TEST__FINAL_MODEL="best_val"))
     trainer.train()
-    assert Path(trainer.output_dir, "prompt_learner", "model-best.pth.tar").is_file()
+    record = json.loads(Path(trainer.output_dir, "metrics.json").read_text())
+    results = [row["val"]["accuracy"] for row in record["epochs"]]
+    epoch = results.index(max(results)) + 1  # the first of equals
+    best = torch.load(Path(trainer.output_dir, "prompt_learner", "model-best.pth.tar"), weights_only=True)
+    assert (best["epoch"], best["val_result"], record["final"]["epoch"]) == (epoch, max(results), epoch)
+    torch.testing.assert_close(trainer.model.prompt_learner.ctx.data, best["state_dict"]["ctx"])
 
 
 def test_half_precision_weights_are_the_default_of_build_model(tiny_weights):
