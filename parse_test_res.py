@@ -15,7 +15,7 @@ examples:
   python parse_test_res.py output/base2new/train_base/shapes/shots_16/CoOp/mini_vit8_ep20
       the family's summary of the seeds in a folder: "* accuracy: 77.10% +- 0.42%"
   python parse_test_res.py output/base2new/test_new/shapes/shots_16/CoOp/mini_vit8_ep20 --test-log
-      the same for runs of --eval-only (needed only where there is a log.txt and no metrics.json)
+      the same for runs of --eval-only; needed where their folder is that of a training run, or has no metrics.json
   python parse_test_res.py output/base2new
       base / new / HM of every data set, trainer and config below train_base/ and test_new/
   python parse_test_res.py --base output/base2new/train_base/shapes --new output/base2new/test_new/shapes
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--base", type=Path, metavar="DIR", help="folder of the runs on base classes, at any depth")
     add("--new", type=Path, metavar="DIR", help="folder of the runs on new classes, laid out alike")
     add("--ci95", action="store_true", help="show 1.96·std/√n instead of the standard deviation")
-    add("--test-log", action="store_true", help="in log.txt, read after '=> result' instead of 'Finish training'")
+    add("--test-log", action="store_true", help="read metrics-eval.json, or log.txt after '=> result'")
     add("--multi-exp", action="store_true", help="summarise each sub-directory, then average them")
     add("--keyword", default="accuracy", help="metric to read, e.g. macro_f1 (default: accuracy)")
     add("--format", choices=FORMATS, help="default: the family's lines for a directory, a table for base / new")

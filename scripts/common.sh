@@ -6,7 +6,7 @@
 #   DATA    data sets (default: data in the repository)      OUTPUT  run folders (default: output in the repository)
 #   SHOTS   training images a class (default: 16)            PYTHON  interpreter (default: .venv's, else python3)
 #   TRAINER, CFG  another registered trainer, another file of configs/trainers/TRAINER (without .yaml)
-#   LOADEP  epoch that a test loads (default: the one that training ended with, read from its metrics.json)
+#   LOADEP  epoch that a test loads, or best (default: the one that training ended with, read from its metrics.json)
 set -euo pipefail
 unset CDPATH # with it, cd may go elsewhere, and prints
 
@@ -26,12 +26,15 @@ die() {
 # from_caller PATH: a path as the caller means it, relative to the repository where it lies inside.
 from_caller() {
   local path=$1
+  # shellcheck disable=SC2088  # a tilde that the shell left because it was quoted
   case $path in
-    /* | '~'*) ;;
+    /*) ;;
+    '~' | '~/'*) path=$HOME${path#'~'} ;;
     *) path=$CALLER_DIR/$path ;;
   esac
-  path=${path#"$ROOT"/}
-  printf '%s\n' "${path%/}"
+  while [[ $path == ?*/ ]]; do path=${path%/}; done
+  if [[ $path == "$ROOT" ]]; then path=.; fi
+  printf '%s\n' "${path#"$ROOT"/}"
 }
 
 choose_python() {
@@ -94,7 +97,7 @@ read_arguments() {
   EXTRA=("$@")
   [[ -f configs/datasets/$DATASET.yaml ]] \
     || wrong_usage "unknown data set '$DATASET'; there are: $(names_in configs/datasets)"
-  [[ $SEED =~ ^[0-9]+$ ]] || wrong_usage "SEED must be 0, 1, 2, ..., got '$SEED'"
+  [[ $SEED =~ ^(0|[1-9][0-9]*)$ ]] || wrong_usage "SEED must be 0, 1, 2, ..., got '$SEED'"
   (($# % 2 == 0)) || wrong_usage "expected pairs KEY VALUE after SEED, got: $*"
   [[ ${1:-} != -* ]] || wrong_usage "after SEED only pairs KEY VALUE are possible, got: $*"
 
@@ -102,6 +105,7 @@ read_arguments() {
   OUTPUT=$(from_caller "${OUTPUT:-$ROOT/output}")
   SHOTS=${SHOTS:-16}
   [[ $SHOTS =~ ^-?[0-9]+$ ]] || wrong_usage "SHOTS must be a number of images a class, got '$SHOTS'"
+  [[ ${LOADEP:-best} =~ ^([0-9]+|best)$ ]] || wrong_usage "LOADEP must be an epoch or best, got '$LOADEP'"
   TRAINER=${TRAINER:-$method}
   if [[ -z ${CFG:-} ]]; then
     if [[ $DATASET == shapes* ]]; then CFG=$cfg_shapes; else CFG=$cfg_others; fi
@@ -118,10 +122,11 @@ run_folder() {
   say "$OUTPUT/$1/$2/$DATASET/shots_$SHOTS/$TRAINER/$CFG/seed$SEED"
 }
 
-# run_state FOLDER [--after TRAINING_FOLDER]: finished, unfinished, absent or stale. Ends the script if the run
-# finished with other values than KEY VALUE say.
+# run_state FOLDER [--after TRAINING_FOLDER] [--epoch N]: finished, unfinished, absent or stale. Ends the script if the
+# run finished with other values than the config files and KEY VALUE say now.
 run_state() {
-  "$PYTHON" -m tools.run_state state "$@" --options ${EXTRA[@]+"${EXTRA[@]}"}
+  "$PYTHON" -m tools.run_state state "$@" --config "configs/datasets/$DATASET.yaml" "$CONFIG" \
+    --options ${EXTRA[@]+"${EXTRA[@]}"}
 }
 
 # start FOLDER CLASSES STATE [flags of train.py]: skip, resume or run. Replaces the shell by train.py, so that a signal
@@ -136,8 +141,8 @@ start() {
       say "   finished already: $("$PYTHON" -m tools.run_state result "$folder")"
       return 0
       ;;
-    unfinished) say "   not finished: it goes on from its last checkpoint" ;;
-    stale) say "   its model was trained anew after this test: it runs again" ;;
+    unfinished) say "   not finished: it goes on from its last checkpoint, if it has one" ;;
+    stale) say "   finished, but with another model than the one to test now: it runs again" ;;
   esac
   command=("$PYTHON" train.py --root "$DATA" --seed "$SEED" --trainer "$TRAINER"
     --dataset-config-file "configs/datasets/$DATASET.yaml" --config-file "$CONFIG" --output-dir "$folder" "$@"
@@ -159,11 +164,12 @@ base2new_train() {
 }
 
 base2new_test() {
-  local model folder state epoch flags
+  local model folder state epoch flags asked
   read_arguments "$@"
   model=$(run_folder base2new train_base)
   folder=$(run_folder base2new test_new)
   flags=(--eval-only --model-dir "$model")
+  asked=(--after "$model")
   if [[ -n ${LOADEP:-} ]]; then
     epoch=$LOADEP
   else
@@ -172,8 +178,11 @@ base2new_test() {
     epoch=$("$PYTHON" -m tools.run_state epoch "$model")
   fi
   # The epoch is never written down here: it is the last one of that training, or the best one (train.py's default).
-  if [[ $epoch != best ]]; then flags+=(--load-epoch "$epoch"); fi
-  state=$(run_state "$folder" --after "$model")
+  if [[ $epoch != best ]]; then
+    flags+=(--load-epoch "$epoch")
+    asked+=(--epoch "$epoch")
+  fi
+  state=$(run_state "$folder" "${asked[@]}")
   start "$folder" new "$state" "${flags[@]}"
 }
 

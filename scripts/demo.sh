@@ -47,6 +47,8 @@ for seed in "${seeds[@]}"; do
 done
 say
 "$PYTHON" parse_test_res.py --base "$OUTPUT/base2new/train_base/$DATASET" --new "$OUTPUT/base2new/test_new/$DATASET"
+printf -v python %q "$PYTHON"
+printf -v output %q "$OUTPUT"
 cat <<END
 
 What to try next
@@ -55,8 +57,8 @@ What to try next
   # fewer training images a class
   SHOTS=4 bash scripts/coop/base2new_train.sh shapes 1
   # all runs so far, with trained parameters and seconds
-  $PYTHON parse_test_res.py $OUTPUT/base2new --details
+  $python parse_test_res.py $output/base2new --details
   # curves of losses and accuracies
-  $PYTHON -m tensorboard.main --logdir $OUTPUT
+  $python -m tensorboard.main --logdir $output
   # real CLIP weights and data sets: README.md
 END

@@ -7,6 +7,7 @@
 # interpreter that .venv is made from (3.10 or newer).
 set -euo pipefail
 unset CDPATH
+if [[ ${PYTHON:-} == */* && ${PYTHON:-} != /* ]]; then PYTHON=$PWD/$PYTHON; fi # meant from where you stand
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 die() {

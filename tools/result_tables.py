@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tools.run_reader import Run, RunProblem, find_runs, is_older, natural, read_run
+from tools.run_reader import Run, RunProblem, find_runs, is_older, natural, read_run, tested_other_epoch
 
 # Rows come in the order of the papers' tables; names that are not listed follow alphabetically.
 TRAINERS = (
@@ -97,7 +97,7 @@ def pair_runs(base: Path, new: Path, keyword: str = "accuracy") -> tuple[list[tu
 
     Returns:
         pairs (base, new), and what had to be left out: runs that are missing, unfinished or damaged, that evaluated
-        other classes than their side says, that tested an older model, or that have no usable partner.
+        other classes than their side says, that tested an older model or another epoch, or that have no usable partner.
     """
     base_runs, base_bad = _usable_runs(base, "base", keyword)
     new_runs, new_bad = _usable_runs(new, "new", keyword)
@@ -106,8 +106,7 @@ def pair_runs(base: Path, new: Path, keyword: str = "accuracy") -> tuple[list[tu
     for tail in sorted(base_runs.keys() | new_runs.keys(), key=natural):
         if tail in base_runs and tail in new_runs:
             trained, tested = base_runs[tail], new_runs[tail]
-            if _is_stale(tested, trained):
-                reason = "it was tested before its model was trained (anew); test again"
+            if reason := _other_model(tested, trained):
                 left_out.append(LeftOut(tested.folder, reason))
             else:
                 pairs.append((trained, tested))
@@ -220,10 +219,18 @@ def _usable_runs(root: Path, classes: str, keyword: str) -> tuple[dict[Path, Run
     return usable, bad
 
 
-def _is_stale(tested: Run, trained: Run) -> bool:
+def _other_model(tested: Run, trained: Run) -> str | None:
+    """Why a test is not one of the model that the base side measured; None if it is, or if nothing tells."""
     if tested.metrics is None or trained.metrics is None or trained.metrics.get("mode") != "train":
-        return False
-    return is_older(tested.metrics, than=trained.metrics)
+        return None
+    if is_older(tested.metrics, than=trained.metrics):
+        return "it was tested before its model was trained (anew); test again"
+    epoch = (trained.metrics.get("final") or {}).get("epoch")
+    if tested_other_epoch(tested.metrics, epoch):
+        return (
+            f"it tested epoch {tested.metrics['final']['epoch']}, and the base side measured epoch {epoch}; test again"
+        )
+    return None
 
 
 def _partnerless(run: Run, classes: str, partner: Path, is_bad: bool) -> LeftOut:

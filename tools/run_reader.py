@@ -9,13 +9,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+EVAL_FILE = "metrics-eval.json"  # of an --eval-only in the folder of a training run, whose metrics.json stays
+FREE_KEYS = {  # may change without making another run, as in dassl.engine.resume
+    *("OUTPUT_DIR", "RESUME", "DEVICE", "USE_CUDA", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS"),
+}
 TRAIN_SIGNALS = ("Finish training", "Finished training")  # Dassl printed the second one until 0.6.1
 TEST_SIGNALS = ("=> result",)
 KEYWORDS = {"error": "error_rate", "average": "perclass_accuracy"}  # word of the log -> key of metrics.json
@@ -53,8 +58,8 @@ def read_run(folder: Path, keyword: str = "accuracy", test_log: bool | None = No
     Args:
         folder: the run's output folder.
         keyword: metric to take: a key of `final.metrics`, or the word before the colon in the log.
-        test_log: for log.txt only: the value stands after `=> result` (True), after `Finish training` (False), or
-            None: after `Finish training`, unless the log is one of an evaluation and trains nothing.
+        test_log: True: of an evaluation, so in metrics-eval.json if there is one, or in a log after `=> result`;
+            False: after `Finish training`; None: the same, unless the folder's logs are of evaluations only.
 
     Raises:
         RunProblem: nothing there, not finished, damaged, or no finite value for the keyword.
@@ -63,26 +68,29 @@ def read_run(folder: Path, keyword: str = "accuracy", test_log: bool | None = No
         raise RunProblem("missing", "there is no such folder")
     name = _path_identity(folder)
     path = folder / "metrics.json"
+    if test_log and (folder / EVAL_FILE).is_file():
+        path = folder / EVAL_FILE
     if path.is_file():
         metrics = load_metrics(path)
         value = _value_in_metrics(metrics, keyword)
         recorded, seed = metrics.get("seed"), name["seed"]
         if isinstance(seed, int) and isinstance(recorded, int) and recorded >= 0 and recorded != seed:
-            raise RunProblem("damaged", f"the folder's name says seed {seed}, its metrics.json seed {recorded}")
+            raise RunProblem("damaged", f"the folder's name says seed {seed}, its {path.name} seed {recorded}")
         name["dataset"] = name["dataset"] or metrics.get("dataset")
         name["trainer"] = name["trainer"] or metrics.get("trainer")
         name["shots"] = metrics.get("num_shots") if name["shots"] is None else name["shots"]
         return Run(folder=folder, source=path, value=value, metrics=metrics, **name)
-    path = newest_log(folder)
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise RunProblem("damaged", f"{path.name} cannot be read ({error})") from error
+    logs = list(_logs(folder))
+    if not logs:
+        raise RunProblem("missing", "it holds neither metrics.json nor log.txt")
+    if not test_log:  # an evaluation may have been logged beside the training
+        logs = [log for log in logs if _trains(log[1])] or logs
+    path, lines = logs[0]
     return Run(folder=folder, source=path, value=_value_in_log(lines, keyword, test_log), metrics=None, **name)
 
 
 def load_metrics(path: Path) -> dict[str, Any]:
-    """Read a metrics.json.
+    """Read a metrics.json or metrics-eval.json.
 
     Raises:
         RunProblem: "damaged", if it is not JSON, not an object, or of another schema.
@@ -90,24 +98,27 @@ def load_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise RunProblem("damaged", f"metrics.json cannot be read ({error})") from error
+        raise RunProblem("damaged", f"{path.name} cannot be read ({error})") from error
     if not isinstance(metrics, dict):
-        raise RunProblem("damaged", f"metrics.json holds a {type(metrics).__name__}, not an object")
+        raise RunProblem("damaged", f"{path.name} holds a {type(metrics).__name__}, not an object")
     if metrics.get("schema") != SCHEMA:
-        raise RunProblem("damaged", f"metrics.json has schema {metrics.get('schema')!r}, this program reads {SCHEMA}")
+        raise RunProblem("damaged", f"{path.name} has schema {metrics.get('schema')!r}, this program reads {SCHEMA}")
     return metrics
 
 
-def newest_log(folder: Path) -> Path:
-    """The log of the folder's latest run: `log.txt-<timestamp>` of a resumed or repeated one comes after `log.txt`.
+def _logs(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder's logs and their lines, the latest first: `log.txt-<timestamp>` of a repeated run is after `log.txt`."""
+    names = [p.name for p in folder.iterdir() if p.is_file() and (p.name == "log.txt" or _LOG_AGAIN.match(p.name))]
+    for name in sorted(names, reverse=True):
+        try:
+            text = (folder / name).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise RunProblem("damaged", f"{name} cannot be read ({error})") from error
+        yield folder / name, [line.strip() for line in text.splitlines()]
 
-    Raises:
-        RunProblem: "missing", if there is none.
-    """
-    logs = sorted(p.name for p in folder.iterdir() if p.is_file() and (p.name == "log.txt" or _LOG_AGAIN.match(p.name)))
-    if not logs:
-        raise RunProblem("missing", "it holds neither metrics.json nor log.txt")
-    return folder / logs[-1]
+
+def _trains(lines: list[str]) -> bool:
+    return any(line.startswith("epoch [") or line in TRAIN_SIGNALS for line in lines)
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -179,24 +190,42 @@ def is_older(metrics: dict[str, Any], than: dict[str, Any]) -> bool:
     return here < there
 
 
-def config_differences(metrics: dict[str, Any], options: list[str]) -> list[str]:
-    """Which of `KEY VALUE KEY VALUE …` the recorded config holds otherwise, one sentence part each."""
+def config_differences(
+    metrics: dict[str, Any], options: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What the recorded config holds otherwise than asked for now, one sentence part each.
+
+    Args:
+        options: `KEY VALUE KEY VALUE …` as typed.
+        settings: entries of config files, which options override; here keys that the run did not know are passed over.
+    """
+    typed = dict(zip(options[::2], options[1::2], strict=True))
     found = []
-    for key, text in zip(options[::2], options[1::2], strict=True):
+    for key, value in {**(settings or {}), **typed}.items():
         node: Any = metrics.get("config") or {}
         for part in key.split("."):
             node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
+        if key in FREE_KEYS or (node is _ABSENT and key not in typed):
+            continue
         if node is _ABSENT:
             found.append(f"{key}: not in the run's config")
-        elif _plain(node) != _plain(_literal(text)):
-            found.append(f"{key}: the run has {node!r}, now {text}")
+        elif _plain(node) != _plain(_literal(value)):
+            found.append(f"{key}: the run has {node!r}, now {value}")
     return found
+
+
+def tested_other_epoch(tested: dict[str, Any], wanted: Any) -> bool:
+    """Whether an evaluation loaded another epoch than the one wanted; False where one of them is not known."""
+    epoch = (tested.get("final") or {}).get("epoch")
+    return isinstance(epoch, int) and isinstance(wanted, int) and epoch != wanted
 
 
 _ABSENT = object()
 
 
-def _literal(text: str) -> Any:
+def _literal(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
     try:
         return ast.literal_eval(text)  # as yacs decodes what stands on the command line
     except (ValueError, SyntaxError):
@@ -250,10 +279,8 @@ def _progress(metrics: dict[str, Any]) -> str:
 
 
 def _value_in_log(lines: list[str], keyword: str, test_log: bool | None) -> float:
-    lines = [line.strip() for line in lines]
     if test_log is None:
-        trains = any(line.startswith("epoch [") or line in TRAIN_SIGNALS for line in lines)
-        test_log = not trains
+        test_log = not _trains(lines)
     signals = TEST_SIGNALS if test_log else TRAIN_SIGNALS
     start = next((i for i, line in enumerate(lines) if line in signals), None)
     if start is None:

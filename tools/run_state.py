@@ -1,19 +1,32 @@
 """What a run folder's metrics.json says, in a word or two: the question that the shell scripts ask.
 
-    python -m tools.run_state state  DIR [--after TRAIN_DIR] [--options KEY VALUE ...]
+    python -m tools.run_state state  DIR [--after TRAIN_DIR] [--epoch N] [--config YAML ...] [--options KEY VALUE ...]
     python -m tools.run_state epoch  DIR
     python -m tools.run_state result DIR
 
-`state` prints finished, unfinished, absent, or, with --after, stale: the run is older than the one in TRAIN_DIR whose
-model it tested. With --options it exits 3 if DIR was run with other values. `epoch` prints the epoch that training
+`state` prints finished, unfinished, absent, or stale: the run is older than the one in TRAIN_DIR whose model it tested,
+or it tested another epoch than N. It exits 3 if DIR finished with other values than --config and --options ask for, so
+that nobody takes an old result for that of a new command. `epoch` prints the epoch that training
 ended with, or `best`. `result` prints one line for a person. Exit code 1: the folder does not tell.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from tools.run_reader import RunProblem, config_differences, is_older, load_metrics, read_run, state_of, trained_epoch
+import yaml
+
+from tools.run_reader import (
+    RunProblem,
+    config_differences,
+    is_older,
+    load_metrics,
+    read_run,
+    state_of,
+    tested_other_epoch,
+    trained_epoch,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("question", choices=("state", "epoch", "result"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--after", type=Path, help="the training run whose model this run tested")
+    parser.add_argument("--epoch", type=int, help="the epoch that this run should have tested")
+    parser.add_argument("--config", type=Path, nargs="+", default=[], help="config files asked for now")
     parser.add_argument(
         "--options", nargs=argparse.REMAINDER, default=[], help="config entries asked for now: KEY VALUE ..."
     )
@@ -34,6 +49,25 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {difference}", file=sys.stderr)
         return 3
     return 0
+
+
+def _settings(files: list[Path]) -> dict[str, Any]:
+    """Entries of yaml files, `A.B.C` -> value; of two files the later one counts."""
+    settings: dict[str, Any] = {}
+
+    def add(node: Any, prefix: str) -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                add(value, f"{prefix}.{name}" if prefix else str(name))
+        elif prefix:
+            settings[prefix] = node
+
+    for file in files:
+        try:
+            add(yaml.safe_load(file.read_text(encoding="utf-8")), "")
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RunProblem("damaged", f"{file} cannot be read ({' '.join(str(error).split())})") from error
+    return settings
 
 
 class _OtherConfig(ValueError):
@@ -59,7 +93,9 @@ def _answer(args: argparse.Namespace) -> str:
         trained = load_metrics(args.after / "metrics.json")
         if trained.get("mode") == "train" and is_older(metrics, than=trained):
             return "stale"
-    changed = config_differences(metrics, args.options)
+    if tested_other_epoch(metrics, args.epoch):
+        return "stale"
+    changed = config_differences(metrics, args.options, _settings(args.config))
     if changed:
         raise _OtherConfig(
             f"{args.folder} holds a finished run with another config ({'; '.join(changed)}). "

@@ -35,7 +35,10 @@ metrics = {
     "classes": classes, "seed": seed,
     "config": {"OPTIM": {"MAX_EPOCH": 20, "LR": 0.02}, "TEST": {"FINAL_MODEL": "last_step"}},
     "epochs": [] if evaluates else [{"epoch": 20}], "started": datetime.datetime.now().isoformat(), "wall_seconds": 4.2,
-    "final": {"epoch": 20, "metrics": {"accuracy": (60.0 if classes == "base" else 70.0) + seed}},
+    "final": {
+        "epoch": int(flag("--load-epoch") or 20),
+        "metrics": {"accuracy": (60.0 if classes == "base" else 70.0) + seed},
+    },
 }
 metrics["config"]["TEST"].update(json.loads(os.environ.get("FAKE_TEST", "{}")))
 (folder / "metrics.json").write_text(json.dumps(metrics))

@@ -84,6 +84,12 @@ def test_from_another_folder(copy, tmp_path):
     done = copy.run(script, "shapes", 1, cwd=tmp_path / "elsewhere", DATA="pictures")
     assert done.returncode == 0, done.stderr
     assert copy.calls == [command(TRAIN, root=f"{tmp_path}/elsewhere/pictures")]
+    for i, data in enumerate(("../a repository//", "~/my data/", "/")):
+        copy.run(script, "shapes", 2 + i, cwd=tmp_path / "elsewhere", DATA=data, HOME=str(tmp_path))
+    roots = [call[call.index("--root") + 1] for call in copy.calls[1:]]
+    assert roots == [f"{tmp_path}/elsewhere/../a repository", f"{tmp_path}/my data", "/"]
+    copy.run(script, "shapes", 1, cwd=copy.root, OUTPUT=f"{copy.root}/")
+    assert copy.calls[-1] == command(TRAIN.replace("output", ".", 1))
     help_ = copy.run(script, "--help", cwd=tmp_path / "elsewhere").stdout
     assert "Example: bash scripts/coop/base2new_train.sh shapes 1" in help_
 
@@ -134,6 +140,30 @@ def test_finished_run_with_other_values_is_refused(copy):
     assert len(copy.calls) == 1
 
 
+def test_finished_run_with_other_values_than_the_config_file_is_refused(copy):
+    """A trial with other values must not pass for the run that the plain command asks for."""
+    script = ("scripts/coop/base2new_train.sh", "shapes", 1)
+    assert copy.run(*script, "OPTIM.MAX_EPOCH", "20").returncode == 0
+    config = copy.root / "configs" / "trainers" / "CoOp" / "mini_vit8_ep20.yaml"
+    config.write_text("OPTIM:\n  LR: '2e-2'\n  MAX_EPOCH: 200\nTRAIN:\n  PRINT_FREQ: 5\n")
+    assert copy.run(*script, "OPTIM.MAX_EPOCH", "20").returncode == 0
+    refused = copy.run(*script)
+    assert refused.returncode == 3
+    assert "another config (OPTIM.MAX_EPOCH: the run has 20, now 200). Set OUTPUT to another" in refused.stderr
+    config.write_text("OPTIM: [")
+    assert "mini_vit8_ep20.yaml cannot be read (while parsing" in copy.run(*script).stderr
+    assert len(copy.calls) == 1
+
+
+def test_a_test_of_another_epoch_runs_again(copy):
+    copy.run("scripts/coop/base2new_train.sh", "shapes", 1)
+    script = ("scripts/coop/base2new_test.sh", "shapes", 1)
+    for epoch in ("5", "5", ""):
+        assert copy.run(*script, LOADEP=epoch).returncode == 0
+    loaded = [call[call.index("--load-epoch") + 1] for call in copy.calls[1:]]
+    assert loaded == ["5", "20"]
+
+
 def test_the_test_loads_the_epoch_that_training_ended_with(copy):
     copy.run("scripts/coop/base2new_train.sh", "shapes", 1)
     path = copy.root / TRAIN / "metrics.json"
@@ -167,7 +197,7 @@ def test_a_test_older_than_its_model_runs_again(copy):
     (copy.root / TRAIN / "metrics.json").unlink()
     copy.run("scripts/coop/base2new_train.sh", "shapes", 1)
     done = copy.run("scripts/coop/base2new_test.sh", "shapes", 1)
-    assert "its model was trained anew after this test: it runs again" in done.stdout
+    assert "finished, but with another model than the one to test now: it runs again" in done.stdout
     assert len(copy.calls) == 4
     assert "finished already: 71.00%" in copy.run("scripts/coop/base2new_test.sh", "shapes", 1).stdout
 
@@ -180,6 +210,7 @@ def test_a_test_older_than_its_model_runs_again(copy):
         (["shape", "1"], "unknown data set 'shape'; there are: eurosat imagenet shapes"),
         (["shapes", "one"], "SEED must be 0, 1, 2, ..., got 'one'"),
         (["shapes", "-1"], "SEED must be 0, 1, 2, ..., got '-1'"),
+        (["shapes", "01"], "SEED must be 0, 1, 2, ..., got '01'"),
         (["shapes", "1", "OPTIM.LR"], "expected pairs KEY VALUE after SEED, got: OPTIM.LR"),
         (["shapes", "1", "--backbone", "RN50"], "after SEED only pairs KEY VALUE are possible, got: --backbone RN50"),
     ],
@@ -200,6 +231,7 @@ def test_wrong_variables(copy):
         "error: no config configs/trainers/CoOp/vit_b61.yaml; CFG can be: mini_vit8_ep20 vit_b16_ep200_ctxv1 "
         "vit_b16_ep50_ctxv1\n"
     )
+    assert "LOADEP must be an epoch or best, got 'last'" in copy.run(*script, LOADEP="last").stderr
     assert "SHOTS must be a number of images a class, got 'few'" in copy.run(*script, SHOTS="few").stderr
     assert "PYTHON is 'python9', which is no program." in copy.run(*script, PYTHON="python9").stderr
     assert copy.calls == []

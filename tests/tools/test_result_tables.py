@@ -88,6 +88,17 @@ def test_runs_of_the_wrong_side_are_left_out(runs):
     assert left_out[0].reason == "it evaluated the 'new' classes, expected 'base' on this side"
 
 
+def test_test_of_another_epoch_is_left_out(runs):
+    runs.pair(1, 60.0, 90.0)
+    folder = runs.folder("test_new", 1)
+    tested = json.loads((folder / "metrics.json").read_text())
+    tested["final"]["epoch"] = 5
+    (folder / "metrics.json").write_text(json.dumps(tested))
+    rows, left_out = rows_of(runs)
+    assert rows == []
+    assert left_out[0].reason == "it tested epoch 5, and the base side measured epoch 20; test again"
+
+
 def test_test_of_an_older_model_is_left_out(runs):
     runs.pair(1, 60.0, 90.0)
     runs.metrics(runs.folder("train_base", 1), 61.0, started="2030-01-01T12:00:00")

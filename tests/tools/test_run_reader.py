@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from dassl.engine import record, resume
+from tools import run_reader
 from tools.run_reader import (
     RunProblem,
     config_differences,
@@ -133,6 +135,25 @@ def test_newest_log_decides(runs, train_log):
     assert problem(folder).state == "unfinished"
 
 
+def test_an_evaluation_logged_beside_the_training_is_not_taken_for_it(runs, test_log):
+    folder = runs.log(runs.root / "seed1", 60.0)
+    runs.log(folder, 90.0, test_log, name="log.txt-2030-01-02-03-04-05")
+    assert read_run(folder).value == read_run(folder, test_log=False).value == 60.0
+    assert read_run(folder, test_log=True).value == 90.0
+
+
+def test_an_evaluation_recorded_beside_the_training_is_not_taken_for_it(runs):
+    """--eval-only into a training run's folder writes metrics-eval.json."""
+    evaluated = runs.metrics(runs.root / "elsewhere", 90.0, mode="eval", classes="new") / "metrics.json"
+    folder = runs.metrics(runs.root / "seed1", 60.0)
+    evaluated = evaluated.rename(folder / "metrics-eval.json")
+    assert read_run(folder).value == read_run(folder, test_log=False).value == 60.0
+    run = read_run(folder, test_log=True)
+    assert (run.value, run.source) == (90.0, evaluated)
+    evaluated.write_text("{")
+    assert "metrics-eval.json cannot be read" in str(problem(folder, test_log=True))
+
+
 def test_keyword_is_no_pattern(runs, train_log):
     folder = runs.log(runs.root / "seed1", 76.5, train_log + "* top.1: 55.0%\n* topX1: 44.0%\n* f(1): 33.0%\n")
     assert read_run(folder, "top.1").value == 55.0
@@ -248,3 +269,16 @@ def test_reading_needs_neither_torch_nor_dassl():
     code = "import sys, parse_test_res, tools.run_state; print({'torch', 'dassl', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_config_differences_to_files():
+    metrics = {"config": {"OPTIM": {"LR": 0.002, "MAX_EPOCH": 5}, "INPUT": {"SIZE": [64, 64]}, "USE_CUDA": True}}
+    same = {"OPTIM.LR": "2e-3", "INPUT.SIZE": "(64, 64)", "OPTIM.MAX_EPOCH": 5, "NEW.KEY": 1, "USE_CUDA": False}
+    assert config_differences(metrics, [], same) == []
+    assert config_differences(metrics, [], {"OPTIM.MAX_EPOCH": 20}) == ["OPTIM.MAX_EPOCH: the run has 5, now 20"]
+    assert config_differences(metrics, ["OPTIM.MAX_EPOCH", "5"], {"OPTIM.MAX_EPOCH": 20}) == []  # typed wins
+
+
+def test_keys_that_may_change_are_those_of_the_engine():
+    assert run_reader.FREE_KEYS == resume.FREE_KEYS
+    assert run_reader.EVAL_FILE == record.EVAL_FILE
