@@ -108,6 +108,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
+    if not args.eval_only and (args.model_dir or args.load_epoch is not None):
+        raise ValueError("--model-dir and --load-epoch say what to test; add --eval-only, or leave them out to train.")
     if not cfg.TRAINER.NAME or not cfg.DATASET.NAME:
         raise ValueError("A run needs a method (--trainer) and a data set (--dataset-config-file); see --help.")
     if cfg.SEED >= 0:

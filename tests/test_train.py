@@ -170,6 +170,8 @@ def test_initial_weights_are_those_of_the_method_as_in_the_family(run, trainer_o
     path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-2"
     trainer = trainer_of("TRAINER.COOP.N_CTX", "2", "MODEL.INIT_WEIGHTS", str(path), output="from")
     torch.testing.assert_close(trainer.method.ctx.data, torch.load(path, weights_only=True)["state_dict"]["ctx"])
+    changed = ("TRAINER.COOP.N_CTX", "3", "MODEL.INIT_WEIGHTS", str(path))
+    assert "ctx is [2, 64] in the file and [3, 64] here" in sentence(run(*changed, output="other"))
 
 
 def test_zero_shot_template_can_be_set(trainer_of, images):
@@ -215,6 +217,12 @@ def test_misspelt_key_in_a_file(run, tmp_path):
 def test_a_flag_behind_the_keys(run):
     line = sentence(run("--eval-only"))
     assert "--eval-only stands behind a KEY VALUE pair; move it to the front" in line
+
+
+@pytest.mark.parametrize("flags", [("--load-epoch", "0"), ("--model-dir", "somewhere")])
+def test_a_model_to_test_without_eval_only(run, tmp_path, flags):
+    assert "add --eval-only" in sentence(run(flags=flags))
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_asked_for(tmp_path, monkeypatch, capsys):

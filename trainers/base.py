@@ -16,7 +16,7 @@ from dassl.engine import TrainerX
 from dassl.engine.precision import Precision
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import load_pretrained_weights
+from dassl.utils.torchtools import load_checkpoint, load_exactly
 from trainers.method import Method
 
 
@@ -54,7 +54,8 @@ class MethodTrainer(TrainerX):
         space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME)
         self.method = self.make_method(self.backbone, space).to(self.device)
         if cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(self.method, cfg.MODEL.INIT_WEIGHTS)
+            path = Path(cfg.MODEL.INIT_WEIGHTS)
+            load_exactly(self.method, self._weights_of(load_checkpoint(path), path), path)
         trainables = list(self.method.trainables().values())
         if trainables:
             optim = build_optimizer(trainables, cfg.OPTIM)

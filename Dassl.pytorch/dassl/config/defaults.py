@@ -75,7 +75,7 @@ _C.DATALOADER.TEST.BATCH_SIZE = 32  # images
 
 # ---- the model of `SimpleNet`; CLIP methods read INIT_WEIGHTS (of their trained tensors) and BACKBONE.NAME
 _C.MODEL = CN()
-_C.MODEL.INIT_WEIGHTS = ""  # checkpoint to start from: tensors of equal name and shape
+_C.MODEL.INIT_WEIGHTS = ""  # checkpoint to start from
 _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = ""  # registered backbone, or a CLIP model: its name or a file of weights
 _C.MODEL.BACKBONE.PRETRAINED = True  # True: start from ImageNet weights
