@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--work", type=Path, required=True, help="folder of the resumable checkpoint and of log.jsonl")
     add("--out", type=Path, help="write the finished model here, as compact fp16 safetensors")
-    add("--steps", type=int, default=5600, help="optimiser steps (default: %(default)s)")
+    add("--steps", type=int, default=5200, help="optimiser steps (default: %(default)s)")
     add("--batch-size", type=int, default=256, help="pictures a step (default: %(default)s)")
     add("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (default: %(default)s)")
     add("--weight-decay", type=float, default=0.1, help="on matrices only (default: %(default)s)")
