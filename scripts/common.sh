@@ -114,6 +114,7 @@ read_arguments() {
   [[ -d $folder ]] || folder=configs/trainers/$method # a variant of the method, with its configs
   CONFIG=$folder/$CFG.yaml
   [[ -f $CONFIG ]] || die "no config $CONFIG; CFG can be: $(names_in "$folder")"
+  if [[ $DATASET == shapes* ]]; then mkdir -p -- "$DATA" || die "DATA is '$DATA', which cannot be made."; fi # draws itself
   choose_python
 }
 

@@ -54,7 +54,7 @@ def test_real_data_sets_get_the_large_model_and_the_published_schedule(copy, dat
 
 def test_every_variable_comes_from_the_environment(copy, tmp_path):
     variables = {
-        "DATA": "/my/data",
+        "DATA": str(tmp_path / "my data"),
         "OUTPUT": str(tmp_path / "out"),
         "SHOTS": "4",
         "CFG": "vit_b16_ep50_ctxv1",
@@ -63,7 +63,13 @@ def test_every_variable_comes_from_the_environment(copy, tmp_path):
     done = copy.run("scripts/coop/base2new_train.sh", "shapes", 0, **variables)
     assert done.returncode == 0, done.stderr
     folder = f"{tmp_path}/out/base2new/train_base/shapes/shots_4/CoOp2/vit_b16_ep50_ctxv1/seed0"
-    about = {"trainer": "CoOp2", "config": "CoOp/vit_b16_ep50_ctxv1", "root": "/my/data", "shots": "4", "seed": "0"}
+    about = {
+        "trainer": "CoOp2",
+        "config": "CoOp/vit_b16_ep50_ctxv1",
+        "root": f"{tmp_path}/my data",
+        "shots": "4",
+        "seed": "0",
+    }
     assert copy.calls == [command(folder, **about)]  # no folder configs/trainers/CoOp2: CoOp's configs serve
     assert copy.run("scripts/coop/base2new_test.sh", "shapes", 0, LOADEP="7", **variables).returncode == 0
     model = ("--model-dir", folder, "--load-epoch", "7")
@@ -252,3 +258,12 @@ def test_choice_of_python(copy, monkeypatch, where, expected):
     assert {Path(line.removeprefix("ran ")).name for line in done.stderr.splitlines()} == {Path(expected).name}
     assert all(line.endswith(expected) for line in done.stderr.splitlines())
     assert len(copy.calls) == 1
+
+
+def test_the_embedded_benchmark_needs_no_data_folder_beforehand(copy, tmp_path):
+    data = tmp_path / "new" / "data"
+    assert copy.run("scripts/zsclip/base2new_train.sh", "shapes", 1, DATA=str(data)).returncode == 0
+    assert data.is_dir()
+    (tmp_path / "file").touch()
+    done = copy.run("scripts/zsclip/base2new_train.sh", "shapes", 1, DATA=str(tmp_path / "file" / "data"))
+    assert f"DATA is '{tmp_path}/file/data', which cannot be made." in done.stderr
