@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,29 +52,47 @@ class Domain:
         return render(keys, pairs, self.style, numbers, strengths)
 
 
-_TIDY = Style()
-_LIGHT = (("sunset", 1.0, 0.5, 1.0),)
+# Captions of the pretraining name every light ("a neon photo of a ..."), but "a photo of a ..." leaves it open: of all
+# lights, neon is the one that the plain sentence misses most, so a prompt has something to learn.
+_OBJECTS = Style(radius=(9.0, 20.0), tilt=0.7, distractors=(1, 4), occluded=0.25, textured=0.25)
+_LIGHT = (("neon", 1.0, 0.8, 1.0),)
 
 DOMAINS: dict[str, Domain] = {
-    "Shapes": Domain("shapes", "ImageNet", _TIDY, _LIGHT, (20, 4, 25), seed=1),
-    "ShapesV2": Domain("shapes_v2", "ImageNetV2", _TIDY, _LIGHT, (0, 0, 20), seed=2),
-    "ShapesSketch": Domain("shapes_sketch", "ImageNet-Sketch", _TIDY, (("sketch", 1.0, 1.0, 1.0),), (0, 0, 20), seed=3),
+    "Shapes": Domain("shapes", "ImageNet", _OBJECTS, _LIGHT, (20, 4, 25), seed=1),
+    "ShapesV2": Domain("shapes_v2", "ImageNetV2", _OBJECTS, _LIGHT, (0, 0, 20), seed=2),
+    "ShapesSketch": Domain(
+        "shapes_sketch",
+        "ImageNet-Sketch",
+        Style(radius=(8.0, 18.0), tilt=0.8, distractors=(1, 5), occluded=0.3),
+        (("sketch", 1.0, 1.0, 1.0),),
+        (0, 0, 20),
+        seed=3,
+    ),
     "ShapesA": Domain(
         "shapes_a",
         "ImageNet-A",
-        Style(radius=(8.0, 15.0), tilt=1.0, distractors=(3, 5), occluded=0.8, clutter=0.5, light=0.6, noise=0.08),
-        _LIGHT,
+        Style(
+            radius=(8.0, 15.0),
+            tilt=0.9,
+            distractors=(3, 5),
+            occluded=0.5,
+            textured=0.25,
+            clutter=0.4,
+            light=0.6,
+            noise=0.06,
+        ),
+        (("neon", 1.0, 0.6, 1.0),),
         (0, 0, 20),
         seed=4,
     ),
     "ShapesR": Domain(
         "shapes_r",
         "ImageNet-R",
-        Style(textured=1.0, jitter=0.12),
+        replace(_OBJECTS, radius=(8.0, 20.0), textured=1.0, jitter=0.12),
         (
             ("negative", 0.25, 0.8, 1.0),
             ("neon", 0.25, 0.6, 1.0),
-            ("sepia", 0.25, 0.5, 0.9),
+            ("sepia", 0.25, 0.6, 0.9),
             ("pixelated", 0.25, 1.0, 1.0),
         ),
         (0, 0, 20),
