@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from clip.clip import tokenize
+from clip.model import CLIP, CLIPSpec
 from clip.weights import read_file
 from datasets.shapes.captions import ALL_TEMPLATES
 from datasets.shapes.render import NAMES
@@ -41,10 +42,22 @@ def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, capsys: pytest.Capt
     vocabulary = tool.Vocabulary()
     rows = state["token_embedding.weight"].float()
     assert rows.shape == (49408, 128)
-    np.testing.assert_allclose(rows[vocabulary.ids], whole["clip.token_embedding.weight"], rtol=1e-3, atol=1e-6)
+    words = whole["clip.token_embedding.weight"] * tool.TEXT_RESIDUAL
+    np.testing.assert_allclose(rows[vocabulary.ids], words, rtol=1e-3, atol=1e-6)
     line = json.loads((tmp_path / "a" / "log.jsonl").read_text())
     assert line["step"] == 4
     assert set(line["accuracy"]["night"]) == {"plain", "word"}
+
+
+def test_a_smaller_residual_stream_gives_the_same_text_features(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = CLIP(CLIPSpec(32, 64, 1, 64, 8, transformer_width=64, transformer_heads=1, transformer_layers=2))
+    with torch.no_grad():
+        model.token_embedding.weight.normal_()  # large beside LayerNorm's epsilon
+        ids = tokenize([f"a neon photo of a {name}." for name in NAMES[:5]])
+        before = model.encode_text(ids)
+        model.load_state_dict(tool.shrink_text_residual(model.state_dict(), 0.25))
+        torch.testing.assert_close(model.encode_text(ids), before, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.slow
