@@ -11,7 +11,7 @@ from trainers.coop import CoOpMethod
 
 
 def text_by_hand(model, names, words, ctx, position):
-    """Unit features [C, d]: token rows joined by hand, all 77 positions, EOT row of the text with the words in front."""
+    """Unit features [C, d]: token rows joined by hand, all 77 positions, EOT row of the text with words in front."""
     encode = SimpleTokenizer().encode
     M = ctx.shape[-2]
     rows = []

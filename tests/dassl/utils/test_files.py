@@ -1,5 +1,6 @@
 """Files are whole or not there, whatever interrupts the writing."""
 
+import contextlib
 import json
 import os
 import resource
@@ -13,15 +14,17 @@ from dassl.utils import files
 from dassl.utils.files import atomic_write, remove_leftovers, write_json_file, write_text, write_torch
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """No file of this process can grow beyond 4 KiB, as on a disk that is full."""
+    """No file of this process can grow beyond 4 KiB, as on a disk that is full; that goes for pytest's own output, too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def names(folder):
@@ -80,12 +83,13 @@ def test_an_interruption_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, full_disk):
+def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "model"
     write_torch(path, {"small": torch.zeros(8)})
-    with pytest.raises(RuntimeError, match=r"^Cannot write .*/model \(File too large\); an earlier file .* untouched;"):
+    cannot = r"^Cannot write .*/model \(File too large\); an earlier file .* untouched;"
+    with pytest.raises(RuntimeError, match=cannot), full_disk():
         write_torch(path, {"large": torch.zeros(100_000)})
-    with pytest.raises(RuntimeError, match="free some space, or choose an OUTPUT_DIR that can be written"):
+    with pytest.raises(RuntimeError, match="free some space, or choose an OUTPUT_DIR"), full_disk():
         write_text(path, "x" * 10_000)
     assert list(torch.load(path)) == ["small"]
     assert names(tmp_path) == ["model"]
