@@ -16,7 +16,7 @@ from dassl.utils.files import atomic_write, remove_leftovers, write_json_file, w
 
 @contextlib.contextmanager
 def full_disk():
-    """No file of this process can grow beyond 4 KiB, as on a disk that is full; that goes for pytest's own output, too."""
+    """No file of this process can grow beyond 4 KiB, as on a full disk; not even the one that pytest writes to."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
