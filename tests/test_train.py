@@ -1,7 +1,9 @@
 """The command line: precedence of settings, whole runs on toy data, and the sentence each mistake ends with."""
 
 import dataclasses
+import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -182,6 +184,22 @@ def test_zero_shot_template_can_be_set(trainer_of, images):
     logits = [t.model_inference(images) for t in (plain, other, ensemble)]
     assert not torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], logits[2])
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_moves_on_a_terminal_and_stays_out_of_the_log(run, tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run("TRAINER.COOP.N_CTX", "2")[0] == 0
+    assert re.search(r"epoch 2/2: +\d+%\|.*\| \d/6 ", terminal.getvalue())
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "%|" not in log
+    assert "epoch [2/2] batch [6/6] time" in log
 
 
 # --- mistakes: one sentence, exit status 1, no traceback on the terminal

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from dassl.utils import AverageMeter, MetricMeter
 
@@ -117,7 +118,8 @@ class Progress:
             self.write_scalar(f"train/{name}", meter.avg, position)
         self.write_scalar("train/lr", step.lr, position)
         if self._prints(step.batch):
-            print(self._line(step))
+            with tqdm.external_write_mode():  # a bar on the terminal makes room for the line
+                print(self._line(step))
 
     def _prints(self, batch: int) -> bool:
         return (batch + 1) % self.print_freq == 0 or self.num_batches < self.print_freq

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from tqdm import tqdm
 
 from dassl.data import loader_state, start_epoch
 from dassl.utils.files import remove_leftovers, write_torch
@@ -186,7 +187,13 @@ class RecordedTrainer(TrainerBase):
         )
         sources = [_Source(loader, endless) for loader in loaders]
         first = self._take_up(sources)
-        for self.batch_idx in range(first, num_batches):
+        bar = {
+            "initial": first,
+            "total": num_batches,
+            "desc": f"epoch {self.epoch + 1}/{self.max_epoch}",
+            "leave": False,
+        }
+        for self.batch_idx in tqdm(range(first, num_batches), disable=None, **bar):  # only where stderr is a terminal
             begin = time.perf_counter()
             try:
                 batches = [next(source) for source in sources]
