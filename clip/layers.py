@@ -26,6 +26,19 @@ def causal_mask(rows: int, keys: int, device: torch.device) -> Tensor:
         return torch.ones(rows, keys, dtype=torch.bool, device=device).tril(keys - rows)
 
 
+def check_images(images: Tensor, size: int) -> None:
+    """Refuse what is no batch of pictures of the tower's size.
+
+    Raises:
+        ValueError: the shape is not [B, 3, size, size].
+    """
+    if images.dim() != 4 or images.shape[1:] != (3, size, size):
+        raise ValueError(
+            f"This image tower takes images of shape [B, 3, {size}, {size}], got {list(images.shape)}; "
+            f"resize them (INPUT.SIZE) or choose another backbone."
+        )
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm computed in fp32 whatever the input's type; the result has the input's type."""
 

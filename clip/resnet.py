@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import check_images
+
 
 class Bottleneck(nn.Module):
     """1×1, 3×3, 1×1 convolutions and a shortcut; a stride is an average pool before the last convolution."""
@@ -95,12 +97,7 @@ class ModifiedResNet(nn.Module):
         return nn.Sequential(*stage)
 
     def forward(self, images: Tensor) -> Tensor:
-        size = self.input_resolution
-        if images.dim() != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"This image tower takes images of shape [B, 3, {size}, {size}], got {list(images.shape)}; "
-                f"resize them (INPUT.SIZE) or choose another backbone."
-            )
+        check_images(images, self.input_resolution)
         x = images.to(self.conv1.weight.dtype)
         for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = F.relu(bn(conv(x)))

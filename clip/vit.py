@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import LayerNorm, Transformer
+from .layers import LayerNorm, Transformer, check_images
 
 
 class VisionTransformer(nn.Module):
@@ -31,12 +31,7 @@ class VisionTransformer(nn.Module):
 
     def patch_embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, H] -> [B, N, w], before position embeddings; the image size must be the model's."""
-        size = self.input_resolution
-        if images.dim() != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"This image tower takes images of shape [B, 3, {size}, {size}], got {list(images.shape)}; "
-                f"resize them (INPUT.SIZE) or choose another backbone."
-            )
+        check_images(images, self.input_resolution)
         x = images.to(self.conv1.weight.dtype)
         weight, p = self.conv1.weight.flatten(1), self.patch_size
         # patches do not overlap, so the convolution is one matrix product

@@ -12,6 +12,8 @@ import torch
 
 import train
 from clip.model import CLIP, CLIPSpec
+from trainers.coop import CoOpMethod
+from trainers.method import StepOutput
 
 ROOT = Path(__file__).parent.parent
 
@@ -211,6 +213,18 @@ def sentence(result):
     (line,) = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert "Traceback" not in err
     return line
+
+
+def test_a_loss_that_is_not_finite_names_its_terms(run, monkeypatch):
+    def losses(self, images, label):
+        finite = self.ctx.square().sum()
+        return StepOutput(images.new_zeros(len(images), 2), {"ce": finite, "text_l1": finite * float("nan")})
+
+    monkeypatch.setattr(CoOpMethod, "losses", losses)
+    line = sentence(run("TRAINER.COOP.N_CTX", "2"))
+    assert "text_l1" in line
+    assert "ce" in line
+    assert "OPTIM.LR" in line
 
 
 def test_unknown_trainer(run):

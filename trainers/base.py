@@ -69,6 +69,7 @@ class MethodTrainer(TrainerX):
         with self.precision.autocast():
             out = self.method.losses(images, label)
         total = out.total
+        self.check_losses({"loss": total, **out.terms})
         self.step(total)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
@@ -79,11 +80,12 @@ class MethodTrainer(TrainerX):
         return summary
 
     def step(self, total: Tensor) -> None:
-        """One optimiser step; with loss scaling where the precision needs it."""
-        if self.scaler is None:
-            self.model_backward_and_update(total)
-            return
+        """One optimiser step for a loss that is checked; with loss scaling where the precision needs it."""
         self.model_zero_grad()
+        if self.scaler is None:
+            total.backward()
+            self.model_update()
+            return
         self.scaler.scale(total).backward()
         for optim in {id(o): o for o in self._optims.values()}.values():
             self.scaler.step(optim)
