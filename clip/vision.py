@@ -1,6 +1,7 @@
 """The image tower of the methods: one frozen tower, prompted through arguments, tapped where a method asks.
 
-Axes: B images, N patches, P prompt rows, w tower width, E joint width, m rows kept.
+Axes: B images, N patches, P prompt rows, w tower width, E joint width, m patch rows that reach a block (N unless some
+were dropped), f fused rows behind them (1 after pruning, 0 otherwise).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .layers import ResidualAttentionBlock
+from .pruning import kept_counts, prune_rows
 from .resnet import ModifiedResNet
 from .vit import VisionTransformer
 
@@ -53,12 +55,14 @@ class VisionOut:
     """What the image tower computed; None for what nobody wanted."""
 
     pooled: Tensor  # [B, E], class-token feature, not normalised
-    tokens: Tensor | None = None  # [B, N, E], patch features of the last block, projected, not normalised
+    tokens: Tensor | None = None  # [B, m, E], patch features of the last block, projected, not normalised
     cls_attn: Tensor | None = (
-        None  # fp32 [B, heads, N], last block, class token to patches, after the softmax over all rows
+        None  # fp32 [B, heads, m], last block, class token to patches, after the softmax over all rows
     )
-    hidden: dict[int, Tensor] = field(default_factory=dict)  # l -> [B, 1+N(+P), w], what enters block l
+    hidden: dict[int, Tensor] = field(default_factory=dict)  # l -> [B, 1+m+f+P, w], what enters block l
     patch_embed: Tensor | None = None  # [B, N, w], before position embeddings
+    kept: Tensor | None = None  # int64 [B, m], ascending numbers of the patches that reach the last block; None: all
+    n_fused: int = 0  # f in the last block; its row stands behind the kept patches in `hidden`, never in `tokens`
 
 
 class VisionTower:
@@ -80,8 +84,8 @@ class VisionTower:
         """
         if not isinstance(self.visual, VisionTransformer):
             raise ValueError(
-                "Prompts, patch tokens, attention and hidden layers need a ViT image tower, and this backbone is a "
-                "ResNet, which gives pooled features only; choose a ViT (for instance ViT-B/16)."
+                "Prompts, pruning, patch tokens, attention and hidden layers need a ViT image tower, and this backbone "
+                "is a ResNet, which gives pooled features only; choose a ViT (for instance ViT-B/16)."
             )
         return self.visual
 
@@ -90,7 +94,11 @@ class VisionTower:
         return self.vit.transformer.layers
 
     def __call__(
-        self, images: Tensor, prompts: VisualPrompts | None = None, want: Collection[str] = frozenset()
+        self,
+        images: Tensor,
+        prompts: VisualPrompts | None = None,
+        want: Collection[str] = frozenset(),
+        prune: Mapping[int, float] | None = None,
     ) -> VisionOut:
         """Run the whole tower.
 
@@ -98,16 +106,20 @@ class VisionTower:
             images: [B, 3, H, H], normalised with CLIP's mean and deviation.
             want: extra outputs out of "tokens", "cls_attn", "patch_embed" and "hidden:l", l counting the blocks that
                 have run: "hidden:0" is the input of the first block, "hidden:11" of a 12-block tower enters the last.
+            prune: block, counted from 1 -> share in (0, 1]. After that block only this share, rounded up, of the
+                patches that arrived there travels on, those with the highest class-token attention of that block, and
+                one fused token for all others stands behind them (see `pruning`). Prompt rows are never dropped.
 
         Raises:
-            ValueError: unknown `want`, prompts of a wrong shape, wrong image size, or a ResNet asked for more than
-                pooled features.
+            ValueError: unknown `want`, prompts of a wrong shape, wrong image size, a wrong `prune`, or a ResNet asked
+                for more than pooled features.
         """
-        if not self.is_vit and prompts is None and not want:
+        if not self.is_vit and prompts is None and not want and not prune:
             return VisionOut(self.visual(images))
+        counts = kept_counts(prune, self.n_blocks, self.vit.grid**2)
         patches = self.vit.patch_embed(images)
         x = self._insert(self.vit.embed(patches), prompts)
-        out = self._run(x, 0, want, prompts)
+        out = self._run(x, 0, want, prompts, counts)
         out.patch_embed = patches if "patch_embed" in want else None
         return out
 
@@ -183,31 +195,53 @@ class VisionTower:
             )
         return rows.to(x.dtype).expand(B, -1, -1)
 
-    def _run(self, x: Tensor, start: int, want: Collection[str], prompts: VisualPrompts | None) -> VisionOut:
-        """Blocks from `start` on, with taps. The last block computes the class token only, unless tokens are wanted."""
-        n = self.n_blocks
+    def _run(
+        self,
+        x: Tensor,
+        start: int,
+        want: Collection[str],
+        prompts: VisualPrompts | None,
+        counts: Mapping[int, int] | None = None,
+    ) -> VisionOut:
+        """Blocks from `start` on, with taps. The last block computes the class token only, unless tokens are wanted.
+
+        Args:
+            counts: block, counted from 1 -> patches that travel on after it, fewer than arrive.
+        """
+        n, counts = self.n_blocks, counts or {}
         taps = self._taps(want, start)
         if prompts is not None and prompts.deep and not set(prompts.deep) <= set(range(1, n)):
             raise ValueError(f"Deep visual prompts go before blocks 1..{n - 1}, got {sorted(prompts.deep)}.")
         P = prompts.count if prompts is not None else 0
         if x.shape[1] < 1 + P:
             raise ValueError(f"tokens must hold the class token and {P} prompt rows, got {x.shape[1]} rows.")
-        patches = slice(1, x.shape[1] - P)
+        m, n_fused = x.shape[1] - 1 - P, 0
+        kept: Tensor | None = None
         hidden = {start: x} if start in taps else {}
         *blocks, last = list(self.vit.transformer.blocks())[start:]
         for i, block in enumerate(blocks, start + 1):
-            x = self._replace(i, block.run(x), prompts)
+            if i in counts:
+                q, k, v = block.qkv(x)
+                attention = block.attn.weights(q[:, :, :1], k)[:, :, 0].mean(dim=1)  # [B, 1+m+f+P]: one row, not a map
+                x, index = prune_rows(block.finish(x, q, k, v), attention, m, counts[i], n_fused)
+                kept = index if kept is None else kept.gather(1, index)
+                m, n_fused = counts[i], 1
+            else:
+                x = block.run(x)
+            x = self._replace(i, x, prompts)
             if i in taps:
                 hidden[i] = x
-        x, attention = self._last(last, x, full="tokens" in want or n in taps, weights="cls_attn" in want)
+        x, cls_attn = self._last(last, x, full="tokens" in want or n in taps, weights="cls_attn" in want)
         if n in taps:
             hidden[n] = x
         features = self.vit.project(x if "tokens" in want else x[:, :1])
         return VisionOut(
             pooled=features[:, 0],
-            tokens=features[:, patches] if "tokens" in want else None,
-            cls_attn=None if attention is None else attention[:, :, patches],
+            tokens=features[:, 1 : 1 + m] if "tokens" in want else None,
+            cls_attn=None if cls_attn is None else cls_attn[:, :, 1 : 1 + m],
             hidden=hidden,
+            kept=kept,
+            n_fused=n_fused,
         )
 
     @staticmethod
