@@ -32,6 +32,12 @@ DATASET_TEMPLATES: dict[str, str] = {
     "ShapesR": PLAIN_TEMPLATE,
 }
 
+
+def dataset_template(dataset: str) -> str:
+    """The hand-crafted template of a data set; "a photo of a {}." for data sets without one of their own."""
+    return DATASET_TEMPLATES.get(dataset, PLAIN_TEMPLATE)
+
+
 # CLIPFit's sentences differ in one place.
 CLIPFIT_TEMPLATES: dict[str, str] = DATASET_TEMPLATES | {"DescribableTextures": "a photo of a {}, a type of texture."}
 

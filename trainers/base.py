@@ -34,13 +34,16 @@ class MethodTrainer(TrainerX):
     node = ""  # the method's options are cfg.TRAINER.<node>
     model_name = "prompt_learner"  # the folder of its checkpoints, as the family calls it
     rebuilt_on_load = ("token_prefix", "token_suffix")  # in the family's checkpoints; made from the class names
+    method: Method
 
     @classmethod
     def extend_cfg(cls, cfg: CN) -> None:
         """Declare the method's keys, once, with their defaults."""
         raise NotImplementedError
 
-    def make_method(self, backbone: Backbone, space: LabelSpace) -> Method:
+    @classmethod
+    def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
+        """The method with the options of `cfg`; needs no trainer object, so that another method can stand on it."""
         raise NotImplementedError
 
     def check_cfg(self, cfg: CN) -> None:
@@ -52,7 +55,7 @@ class MethodTrainer(TrainerX):
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         self.backbone = load_backbone(cfg.MODEL.BACKBONE.NAME, dtype=self.precision.weight_dtype, device=self.device)
         space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME)
-        self.method = self.make_method(self.backbone, space).to(self.device)
+        self.method = self.make_method(cfg, self.backbone, space).to(self.device)
         if cfg.MODEL.INIT_WEIGHTS:
             path = Path(cfg.MODEL.INIT_WEIGHTS)
             load_exactly(self.method, self._weights_of(load_checkpoint(path), path), path)

@@ -76,6 +76,7 @@ class CoOp(MethodTrainer):
         node.CLASS_TOKEN_POSITION = "end"  # "end" | "middle" | "front"
         declare_precision(node)
 
-    def make_method(self, backbone: Backbone, space: LabelSpace) -> Method:
-        node = self.cfg.TRAINER.COOP
+    @classmethod
+    def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
+        node = cfg.TRAINER.COOP
         return CoOpMethod(backbone, space, node.N_CTX, node.CTX_INIT, node.CSC, node.CLASS_TOKEN_POSITION)

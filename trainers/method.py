@@ -7,7 +7,7 @@ width, w tower width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.backbone import Backbone, LabelSpace, TextBatch, VisionOut
+from datasets.templates import dataset_template
 
 
 @dataclass
@@ -59,6 +60,9 @@ class Method(nn.Module):
     The module's parameters are the trainable tensors and its state dict is what a checkpoint holds, so nothing in it
     depends on the class names: a model trained on one label space loads, strictly, on another.
 
+    Another method, such as Spotlighter, may stand on this one and use its text and image side and what it adds to the
+    loss; `frozen_text`, `frozen_image`, `project`, `teacher` and `penalties` are there for it.
+
     Args:
         backbone: frozen CLIP; kept outside the module tree, so that it is neither saved nor counted as trained.
         space: the classes of the current task.
@@ -72,6 +76,7 @@ class Method(nn.Module):
         self.space = space
         self._prepared: dict[LabelSpace, TextBatch] = {}
         self._class_vectors = ClassVectors()
+        self._frozen_text: dict[LabelSpace, Tensor] = {}
 
     @property
     def backbone(self) -> Backbone:
@@ -98,9 +103,43 @@ class Method(nn.Module):
         """Unit text features [C, d] in fp32."""
         return F.normalize(self.raw_text(space or self.space).float(), dim=-1)
 
-    def image(self, images: Tensor, want: Set[str] = frozenset()) -> VisionOut:
-        """Image side of the method; `want` names extra outputs as in `clip.backbone`."""
-        return self.backbone.vision(images, want=want)
+    def image(
+        self, images: Tensor, want: Set[str] = frozenset(), prune: Mapping[int, float] | None = None
+    ) -> VisionOut:
+        """Image side of the method; `want` names extra outputs, `prune` drops tokens, as in `clip.backbone`."""
+        return self.backbone.vision(images, want=want, prune=prune)
+
+    @torch.no_grad()
+    def frozen_text(self, space: LabelSpace | None = None) -> Tensor:
+        """Unit text features [C, d] of frozen CLIP with the data set's hand-crafted template, computed once."""
+        space = space or self.space
+        if space not in self._frozen_text:
+            tower = self.backbone.text
+            raw = tower(tower.templates(space, dataset_template(space.dataset)))
+            self._frozen_text[space] = F.normalize(raw.float(), dim=-1)
+        return self._frozen_text[space]
+
+    def frozen_image(self, images: Tensor, vision: VisionOut) -> Tensor:
+        """Raw image features [B, d] of frozen CLIP; `vision` already holds them if the image side is not trained."""
+        return vision.pooled
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Hidden tokens [..., w] to the joint space in which logits are computed, [..., d], not normalised."""
+        return self.backbone.vision.project(tokens)
+
+    def teacher(self, images: Tensor) -> Tensor | None:
+        """Logits [B, C] of the teacher that a distilling method learns from; None: it learns from labels."""
+        return None
+
+    def penalties(self, images: Tensor, vision: VisionOut, text: Tensor) -> StepOutput:
+        """What the method adds to its classification loss: raw terms and weights; here nothing.
+
+        Args:
+            images: [B, 3, H, W].
+            vision: what `image` gave for them.
+            text: what `text` gave, [C, d].
+        """
+        return StepOutput(text.new_empty(0), {})
 
     def logits(self, vision: VisionOut, text: Tensor) -> Tensor:
         """Scaled cosines [B, C] in fp32 (Eq. (2) before the softmax): s · cos(v, T_c)."""
@@ -115,8 +154,9 @@ class Method(nn.Module):
             images: [B, 3, H, W], normalised.
             label: [B], indices into the method's label space.
         """
-        logits = self.logits(self.image(images), self.text())
-        return StepOutput(logits, {"ce": F.cross_entropy(logits, label)})
+        vision, text = self.image(images), self.text()
+        logits, more = self.logits(vision, text), self.penalties(images, vision, text)
+        return StepOutput(logits, {"ce": F.cross_entropy(logits, label), **more.terms}, more.weights)
 
     @torch.no_grad()
     def class_vectors(self, space: LabelSpace | None = None) -> Tensor:

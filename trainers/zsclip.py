@@ -11,7 +11,7 @@ from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace
 from dassl.engine import TRAINER_REGISTRY
-from datasets.templates import DATASET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
+from datasets.templates import IMAGENET_TEMPLATES_SELECT, dataset_template
 from trainers.base import MethodTrainer, declare_precision
 from trainers.method import Method
 
@@ -43,11 +43,6 @@ class TemplateMethod(Method):
         return torch.stack(unit).mean(dim=0)  # [C, d]
 
 
-def dataset_template(dataset: str) -> str:
-    """The hand-crafted template of a data set; "a photo of a {}." for data sets without one of their own."""
-    return DATASET_TEMPLATES.get(dataset, "a photo of a {}.")
-
-
 def ensemble_templates(dataset: str) -> list[str]:
     """The selected ImageNet templates and, for any data set but ImageNet, the data set's own behind them."""
     own = [] if dataset == "ImageNet" else [dataset_template(dataset)]
@@ -66,11 +61,13 @@ class ZeroshotCLIP(MethodTrainer):
         node.TEMPLATE = ""  # a template with one {}; "" takes the data set's own
         declare_precision(node)
 
-    def templates(self) -> list[str]:
-        return [self.cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE or dataset_template(self.cfg.DATASET.NAME)]
+    @staticmethod
+    def templates(cfg: CN) -> list[str]:
+        return [cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE or dataset_template(cfg.DATASET.NAME)]
 
-    def make_method(self, backbone: Backbone, space: LabelSpace) -> Method:
-        return TemplateMethod(backbone, space, self.templates())
+    @classmethod
+    def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
+        return TemplateMethod(backbone, space, cls.templates(cfg))
 
 
 @TRAINER_REGISTRY.register()
@@ -81,6 +78,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     def extend_cfg(cls, cfg: CN) -> None:
         """Shares TRAINER.ZEROSHOTCLIP."""
 
-    def templates(self) -> list[str]:
-        own = self.cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE
-        return [*IMAGENET_TEMPLATES_SELECT, own] if own else ensemble_templates(self.cfg.DATASET.NAME)
+    @staticmethod
+    def templates(cfg: CN) -> list[str]:
+        own = cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE
+        return [*IMAGENET_TEMPLATES_SELECT, own] if own else ensemble_templates(cfg.DATASET.NAME)

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 import clip
-from trainers.zsclip import TemplateMethod, dataset_template, ensemble_templates
+from datasets.templates import dataset_template
+from trainers.zsclip import TemplateMethod, ensemble_templates
 
 
 def encode(model, template, space):
