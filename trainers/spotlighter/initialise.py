@@ -1,0 +1,81 @@
+"""The bank's initial prototypes (R5): one pass over the training images, before the first epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from dassl.data.data_manager import build_data_loader
+from dassl.data.transforms import build_transform
+from trainers.spotlighter import activation
+from trainers.spotlighter.head import SpotlighterHead, take
+from trainers.spotlighter.memory import kmeans_prototypes, random_prototypes
+
+if TYPE_CHECKING:
+    from trainers.spotlighter.trainer import Spotlighter, SpotlighterMethod
+
+
+def fill_bank(trainer: Spotlighter) -> None:
+    """Fill the bank from un-augmented training images, with sample-wise activation by T0 only.
+
+    Per class, the activated tokens of all its images become K prototypes by k-means; a class with fewer than K of them
+    takes its images' next-best patches as well. Depends on the configuration's seed, not on the generators' state.
+
+    Raises:
+        ValueError: a class has too few patches for K prototypes.
+        SystemExit: SIGTERM or SIGINT came.
+    """
+    cfg, method = trainer.cfg, cast("SpotlighterMethod", trainer.method)
+    head = cast(SpotlighterHead, method.head)
+    C, K, w = head.memory.prototypes.shape
+    k, seed = head.options.top_k, max(cfg.SEED, 0)
+    per_class = torch.bincount(torch.tensor([item.label for item in trainer.dm.dataset.train_x]), minlength=C)
+    kept = max(k, -(-K // max(1, int(per_class.min()))))  # patches an image, so that each class has K
+    tokens, label = [], []
+    loader = build_data_loader(
+        cfg,
+        data_source=trainer.dm.dataset.train_x,
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
+        tfm=build_transform(cfg, is_train=False),
+        is_train=False,
+        stream="bank",
+    )
+    trainer.set_model_mode("eval")
+    for batch in tqdm(loader, desc="memory bank", disable=None, leave=False):
+        trainer._stop_in_test()
+        images, y = trainer.parse_batch_test(batch)
+        with trainer.precision.autocast():
+            tokens.append(best_tokens(method, images, kept).cpu())
+        label.append(y.cpu())
+    rows, labels = torch.cat(tokens), torch.cat(label)  # [n, kept, w], [n]
+    if cfg.TRAINER.SPOTLIGHTER.BANK_INIT == "random":
+        norm = float(rows[:, :k].norm(dim=-1).mean())
+        head.memory.fill(random_prototypes((C, K, w), norm, seed))
+        return
+    centres = np.stack([kmeans_prototypes(of_class(rows[labels == c], k, K), K, seed) for c in range(C)])
+    head.memory.fill(torch.from_numpy(centres))
+
+
+@torch.no_grad()
+def best_tokens(method: SpotlighterMethod, images: Tensor, kept: int) -> Tensor:
+    """The `kept` patches with the highest sample-wise activation by T0, best first, [B, kept, w] in fp32."""
+    last = method.backbone.vision.n_blocks - 1
+    vision = method.host.image(images, {f"hidden:{last}"}, method.prune if method.prune_train else None)
+    with torch.autocast(images.device.type, enabled=False):
+        given = method._given(vision, method.host.frozen_text())
+        assert given.hidden is not None
+        patches = given.hidden[:, 1 : given.hidden.shape[1] - given.n_fused]
+        text = activation.mean_text(given.image, given.text, given.scale)
+        scores = activation.sample_scores(F.normalize(given.view(patches), dim=-1), text)
+        return take(patches, activation.select(scores, kept)).float()
+
+
+def of_class(rows: Tensor, k: int, n_proto: int) -> np.ndarray:
+    """Tokens of one class from its images' best ones [n, kept, w]: k an image, more where n · k is less than K."""
+    per_image = max(k, -(-n_proto // max(1, len(rows))))
+    return rows[:, :per_image].flatten(0, 1).numpy()
