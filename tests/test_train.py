@@ -82,6 +82,7 @@ BACKBONES = {
     "rn101": "RN101",
     "vit_b32": "ViT-B/32",
     "vit_b16": "ViT-B/16",
+    "vit_l14": "ViT-L/14",
     "mini_vit8": "Mini-ViT/8",
 }
 
@@ -95,6 +96,12 @@ def test_every_method_file_merges_and_its_name_tells_the_truth(path):
             assert int(part[2:]) == cfg.OPTIM.MAX_EPOCH
     if path.parent.name == "CoOp":
         assert ("ctxv1" in path.stem) == (cfg.TRAINER.COOP.CTX_INIT == "a photo of a")
+    if path.parent.name == "Spotlighter":
+        node, told = cfg.TRAINER.SPOTLIGHTER, path.stem.split("_")[-1]
+        presets = {"paper": "paper", "fast": "paper", "release": "release", "ctxv1": "release"}
+        assert presets[told] == node.PRESET
+        assert bool(node.PRUNE) == (told == "fast")  # fast is paper with pruning
+        assert (cfg.TRAINER.COOP.CTX_INIT == "a photo of a") == path.stem.startswith("vit")
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/datasets/*.yaml")), ids=lambda p: p.stem)

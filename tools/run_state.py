@@ -12,6 +12,7 @@ ended with, or `best`. `result` prints one line for a person. Exit code 1: the f
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except RunProblem as problem:
         print(f"error: {args.folder}: {problem}", file=sys.stderr)
         return 1
-    except _OtherConfig as difference:
+    except OtherConfig as difference:
         print(f"error: {difference}", file=sys.stderr)
         return 3
     return 0
@@ -70,7 +71,7 @@ def _settings(files: list[Path]) -> dict[str, Any]:
     return settings
 
 
-class _OtherConfig(ValueError):
+class OtherConfig(ValueError):
     """The folder holds a run with another config."""
 
 
@@ -85,20 +86,42 @@ def _answer(args: argparse.Namespace) -> str:
         run = read_run(args.folder)
         seconds = (run.metrics or {}).get("wall_seconds")
         return f"{run.value:.2f}%" + (f" ({seconds:.0f} s)" if isinstance(seconds, (int, float)) else "")
-    state = state_of(args.folder)
+    return current_state(args.folder, args.after, args.epoch, args.options, _settings(args.config))
+
+
+def current_state(
+    folder: Path,
+    after: Path | None = None,
+    epoch: int | None = None,
+    options: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> str:
+    """Whether a run is finished, unfinished, absent, or stale.
+
+    Args:
+        folder: of the run.
+        after: folder of the training run whose model it tested.
+        epoch: the epoch that it should have tested.
+        options: config entries asked for now, `KEY VALUE KEY VALUE …`.
+        settings: entries of config files asked for now.
+
+    Raises:
+        OtherConfig: it finished with another config.
+    """
+    state = state_of(folder)
     if state != "finished":
         return state
-    metrics = load_metrics(path)
-    if args.after and state_of(args.after) == "finished":
-        trained = load_metrics(args.after / "metrics.json")
+    metrics = load_metrics(folder / "metrics.json")
+    if after and state_of(after) == "finished":
+        trained = load_metrics(after / "metrics.json")
         if trained.get("mode") == "train" and is_older(metrics, than=trained):
             return "stale"
-    if tested_other_epoch(metrics, args.epoch):
+    if tested_other_epoch(metrics, epoch):
         return "stale"
-    changed = config_differences(metrics, args.options, _settings(args.config))
+    changed = config_differences(metrics, options, settings)
     if changed:
-        raise _OtherConfig(
-            f"{args.folder} holds a finished run with another config ({'; '.join(changed)}). "
+        raise OtherConfig(
+            f"{folder} holds a finished run with another config ({'; '.join(changed)}). "
             "Set OUTPUT to another folder, or delete this one to run again."
         )
     return state

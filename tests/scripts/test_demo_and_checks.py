@@ -34,7 +34,7 @@ def test_shellcheck():
 def test_default_configs_exist(script):
     text = script.read_text() + "".join(path.read_text() for path in script.parent.glob("method.sh"))
     named = re.findall(r"\b(?:mini_)?vit\w+", text)
-    (method,) = set(re.findall(r"\b(?:CoOp|ZeroshotCLIP)(?= mini_)", text))
+    (method,) = set(re.findall(r"\b(?:CoOp|ZeroshotCLIP|Spotlighter)(?= mini_)", text))
     assert len(named) >= 2
     for name in named:
         assert (ROOT / "configs" / "trainers" / method / f"{name}.yaml").is_file()
@@ -52,7 +52,7 @@ def test_demo(demo):
     done = demo.run("scripts/demo.sh", SEEDS="1 2", TRAINER="Other", CFG="other")
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[:8] == [
+    assert lines[:12] == [
         "Pictures: shapes, in data/shapes",
         "rendered --root data --only shapes",
         "zero-shot CLIP on the base classes, seed 1 61.00% (4 s)",
@@ -61,14 +61,24 @@ def test_demo(demo):
         "CoOp tested on the new classes, seed 1 71.00% (4 s)",
         "CoOp trained on the base classes, seed 2 62.00% (4 s)",
         "CoOp tested on the new classes, seed 2 72.00% (4 s)",
+        "CoOp w/ Spotlighter trained on the base classes, seed 1 61.00% (4 s)",
+        "CoOp w/ Spotlighter tested on the new classes, seed 1 71.00% (4 s)",
+        "CoOp w/ Spotlighter trained on the base classes, seed 2 62.00% (4 s)",
+        "CoOp w/ Spotlighter tested on the new classes, seed 2 72.00% (4 s)",
     ]
+    results = [line for line in done.stdout.splitlines() if ", seed " in line]
+    assert len({line.index("%") for line in results}) == 1  # the results stand below each other
     # HM of 61 and 71: 65.62; of the means 61.5 and 71.5: 66.12; seeds' HMs 65.621 and 66.627
     assert "shapes ZeroshotCLIP mini_vit8 1 61.00 ± – 71.00 ± – 65.62 65.62 ± –" in lines
     assert "shapes CoOp mini_vit8_ep20 1 2 61.50 ± 0.50 71.50 ± 0.50 66.12 66.12 ± 0.50" in lines
+    assert "shapes Spotlighter mini_vit8_ep20_paper 1 2 61.50 ± 0.50 71.50 ± 0.50 66.12 66.12 ± 0.50" in lines
     assert "What to try next" in lines
+    suggested = re.findall(r"^  (?:\w+=\S+ )?bash (scripts/\S+)", done.stdout, flags=re.MULTILINE)
+    assert "scripts/spotlighter/ablation.sh" in suggested
+    assert [script for script in suggested if not (ROOT / script).is_file()] == []
     again = demo.run("scripts/demo.sh", SEEDS="1 2")
     assert again.stdout == done.stdout
-    assert len(demo.calls) == 6  # nothing ran twice
+    assert len(demo.calls) == 10  # nothing ran twice
 
 
 def test_demo_shows_why_a_run_failed_and_goes_on_later(demo):
