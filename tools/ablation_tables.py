@@ -118,6 +118,15 @@ TABLES = {
             ),
         ),
         Table(
+            "local",
+            "Local loss, Eq. (7)",
+            (
+                Row("left out", {"LOSSES": ["ce_level1", "ce_level2", "text", "kl"]}),
+                Row("cosines, as printed", {"LOCAL_SCALED": False}),
+                Row("cosines times logit scale", {"LOCAL_SCALED": True}),
+            ),
+        ),
+        Table(
             "bank",
             "Memory bank: start, update",
             (

@@ -53,6 +53,7 @@ class HeadOptions:
     levels: str = "both"  # used in inference (Table VI): "both" | "level1" | "level2"
     losses: tuple[str, ...] = AUXILIARY  # terms beside the cross-entropy (Table V)
     kl_over: str = "classes"  # Eq. (14): softmax over "classes" | "features"
+    local_scaled: bool = False  # Eq. (7): multiply the cosines by the logit scale
     lambda1: float = 0.02  # weight of both levels' cross-entropies, Eq. (15)
     lambda2: float = 20.0  # weight of "text"; 20 for d >= 512, 1 for the embedded model
     lambda3: float = 0.1  # weight of "kl" and "local"
@@ -96,7 +97,7 @@ class Level:
 
 
 class SpotlighterHead(nn.Module):
-    """Spotlighter as the paper describes it; `method.md`'s resolutions R1-R10 are listed in docs/fidelity.md.
+    """Spotlighter as the paper describes it; where the paper leaves something open, docs/fidelity.md says R1-R10.
 
     Args:
         options: what is varied.
@@ -114,7 +115,7 @@ class SpotlighterHead(nn.Module):
         learned = options.gate == "learned" and self.irm is not None
         self.gate = nn.Parameter(torch.tensor(options.rho)) if learned else None
 
-    def want(self, n_blocks: int) -> set[str]:
+    def want(self, n_blocks: int, training: bool) -> set[str]:
         """What the image tower must give besides the image feature."""
         attention = {"cls_attn"} if self.options.sample_score == "attention" else set()
         return {f"hidden:{n_blocks - 1}"} | attention
@@ -142,13 +143,14 @@ class SpotlighterHead(nn.Module):
         unit = given.view(tokens)  # [B, k, d]
         nearest = torch.einsum("bkd,bjd->bkj", unit, bank[matched]).argmax(dim=2)  # [B, k]
         partners = take(prototypes, nearest)  # U_match [B, k, w]
+        parts = self.options.filled_levels
+        used = [name for name in parts if self.training or self.options.levels in ("both", name)]
         levels = {
             name: self._level(given, cls_token, tokens[:, part], unit[:, part], partners[:, part])
-            for name, part in self.options.filled_levels.items()
+            for name, part in parts.items()
+            if name in used or label is not None
         }
-        used = [level for name, level in levels.items() if self.training or self.options.levels in ("both", name)]
-        logits = given.scale * losses.mean_of([level.cosines for level in used])  # Eq. (16)
-        out = HeadOutput(logits)
+        out = HeadOutput(given.scale * losses.mean_of([levels[name].cosines for name in used]))  # Eq. (16)
         if label is not None:
             self._losses(out, given, levels, unit, bank, label)
         out.diagnostics = {
@@ -214,7 +216,8 @@ class SpotlighterHead(nn.Module):
     ) -> None:
         """Step 9, Eq. (15): raw terms and their weights, into `out`."""
         o, scale, text, text0, image0 = self.options, given.scale, given.text, given.text0, given.image0
-        out.terms["ce"] = losses.classification(out.logits, label, given.teacher)
+        full = scale * losses.mean_of([level.cosines for level in levels.values()])  # [B, C]
+        out.terms["ce"] = losses.classification(full, label, given.teacher)
         for name, level in levels.items():
             if f"ce_{name}" in o.losses:
                 out.terms[f"ce_{name}"] = losses.classification(scale * level.cosines, label, given.teacher)
@@ -229,7 +232,7 @@ class SpotlighterHead(nn.Module):
             kls = [losses.visual_kl(level.image, image0, text0, scale, o.kl_over) for level in levels.values()]
             out.terms["kl"], out.weights["kl"] = losses.mean_of(kls), o.lambda3
         if "local" in o.losses and text.requires_grad:  # without it, nothing in this term could train
-            out.terms["local"] = losses.local_ce(unit, text, bank, label, scale)
+            out.terms["local"] = losses.local_ce(unit, text, bank, label, scale if o.local_scaled else 1.0)
             out.weights["local"] = o.lambda3
 
     def _text_distance(self, text: Tensor, text0: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:

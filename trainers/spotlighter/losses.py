@@ -39,7 +39,7 @@ def visual_kl(image: Tensor, image0: Tensor, text0: Tensor, scale: Tensor, over:
     return F.kl_div(image.log_softmax(dim=1), image0.log_softmax(dim=1), reduction="batchmean", log_target=True)
 
 
-def local_ce(tokens: Tensor, text: Tensor, prototypes: Tensor, label: Tensor, scale: Tensor) -> Tensor:
+def local_ce(tokens: Tensor, text: Tensor, prototypes: Tensor, label: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Eq. (7) (R10): each activated token is classified by text and bank together, mean over all of them, 0-d.
 
     Tokens and prototypes are constants, so without the text this loss would train nothing.
@@ -49,7 +49,7 @@ def local_ce(tokens: Tensor, text: Tensor, prototypes: Tensor, label: Tensor, sc
         text: T [C, d].
         prototypes: view(U) [C, K, d].
         label: y [B].
-        scale: s, 0-d.
+        scale: factor of the cosines; Eq. (7) prints none, and with s single patches outweigh the image.
     """
     classes = F.normalize(text + prototypes.mean(dim=1), dim=1)  # [C, d]
     logits = scale * tokens @ classes.t()  # [B, k, C]

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip.layers import ResidualAttentionBlock
 
-CHUNK_ELEMENTS = 2**24  # largest [B, classes, d] that is worked on at once: 64 MB in fp32
+CHUNK_ELEMENTS = 2**24  # of the widest tensor per class that is made at once: 64 MB in fp32
 HEAD_WIDTH = 64  # of the transformer TRM, as in CLIP
 
 
@@ -91,6 +91,7 @@ class TRM(nn.Module):
     def __init__(self, dim: int, alpha: float):
         super().__init__()
         self.dim, self.alpha = dim, alpha
+        self.widest = dim  # features of the widest [B, classes, ·] tensor
 
     def representative(self, text: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
         """t_rep [B, C, d], unit: Eq. (11) for the given classes.
@@ -131,8 +132,8 @@ class TRM(nn.Module):
         return torch.stack(self._in_chunks(part, None, pairs, tokens)).sum() / (len(tokens) * text.numel())
 
     def _in_chunks(self, part, image: Tensor | None, text: Tensor, tokens: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
-        """`part(image, classes, tokens)` for chunks of classes of at most `CHUNK_ELEMENTS` / (B · d)."""
-        size = max(1, CHUNK_ELEMENTS // (len(tokens) * self.dim))
+        """`part(image, classes, tokens)` for chunks of classes of at most `CHUNK_ELEMENTS` / (B · widest)."""
+        size = max(1, CHUNK_ELEMENTS // (len(tokens) * self.widest))
         if len(text) <= size or not torch.is_grad_enabled():
             return [part(image, classes, tokens) for classes in text.split(size)]
         return [checkpoint(part, image, classes, tokens, use_reentrant=False) for classes in text.split(size)]
@@ -179,6 +180,7 @@ class TransformerTRM(TRM):
 
     def __init__(self, dim: int, alpha: float):
         super().__init__(dim, alpha)
+        self.widest = 4 * dim
         self.heads = max(1, dim // HEAD_WIDTH)
         self.ln_1, self.ln_2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), zero(nn.Linear(dim, dim))

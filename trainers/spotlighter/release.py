@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.spotlighter.interface import HeadInput, HeadOutput
+from trainers.spotlighter.losses import classification
 
 DROPOUT = 0.1  # of the attention weight in the image read
 
@@ -125,9 +126,9 @@ class ReleaseHead(nn.Module):
         self.text_fuse = nn.Linear(2 * dim, dim, bias=False)
         self.register_buffer("prototypes", F.normalize(torch.rand(n_prototypes, dim), dim=1))  # [M, d], unit rows
 
-    def want(self, n_blocks: int) -> set[str]:
-        """Extra outputs of the image tower; evaluation without labels works without them too."""
-        return {"tokens", "cls_attn"}
+    def want(self, n_blocks: int, training: bool) -> set[str]:
+        """What the image tower must give besides the image feature: in inference nothing, tokens only enter losses."""
+        return {"tokens", "cls_attn"} if training else set()
 
     def forward(self, given: HeadInput) -> HeadOutput:
         """Logits; with labels or a teacher the loss terms; in training the bank is written after it was read.
@@ -213,20 +214,16 @@ class ReleaseHead(nn.Module):
             given: holds the label or the teacher.
         """
         if given.teacher is not None:
-            teacher = given.teacher.float()  # [B, C]
-            label = teacher.argmax(dim=1)
-            total = F.kl_div(
-                logits.log_softmax(dim=1), teacher.log_softmax(dim=1), reduction="batchmean", log_target=True
-            )
+            teacher: Tensor | None = given.teacher.float()  # [B, C]
+            label = given.teacher.argmax(dim=1)
         else:
             assert given.label is not None
-            label = given.label
-            total = F.cross_entropy(logits, label)
+            teacher, label = None, given.label
         labels = label[:, None].expand(-1, local.shape[1])  # [B, k+2]
         each = F.cross_entropy(local.transpose(1, 2), labels, reduction="none")  # [B, k+2]
         cut = 1 + self.level1
         return {
-            "global_ce": total,
+            "global_ce": classification(logits, label, teacher),
             "local_ce": each.mean(),
             "level1_ce": torch.cat([each[:, :cut], each[:, -1:]], dim=1).mean(),
             "level2_ce": torch.cat([each[:, :1], each[:, cut:]], dim=1).mean(),

@@ -53,7 +53,9 @@ class SpotlighterMethod(Method):
             )
         self.host, self.head = host, head
         self.prune, self.prune_train = dict(prune or {}), prune_train
-        self._want = frozenset(head.want(self.backbone.vision.n_blocks))
+        n_blocks = self.backbone.vision.n_blocks
+        self._want_in_training = frozenset(head.want(n_blocks, training=True))
+        self._want = frozenset(head.want(n_blocks, training=False))
 
     def prepare(self, space: LabelSpace) -> TextBatch:
         return self.host.prepare(space)
@@ -66,7 +68,7 @@ class SpotlighterMethod(Method):
 
     def losses(self, images: Tensor, label: Tensor) -> StepOutput:
         """The head's terms and, prefixed with "host_", those that the host adds to its own classification loss."""
-        vision = self.host.image(images, self._want, self.prune if self.prune_train else None)
+        vision = self.host.image(images, self._want_in_training, self.prune if self.prune_train else None)
         text = self.host.text()
         given = self._given(vision, text)
         given.label, given.teacher = label, self.host.teacher(images)
@@ -179,7 +181,8 @@ class Spotlighter(MethodTrainer):
             print(f"Loss term local is off: the text of {self.cfg.TRAINER.SPOTLIGHTER.HOST} does not train")
         names = self.method.space.names
         if self._bank_names not in (None, names):
-            raise ValueError(f"The memory bank was trained on other classes: {difference(self._bank_names or (), names)}.")
+            what = difference(self._bank_names or (), names)
+            raise ValueError(f"The memory bank was trained on other classes: {what}; train on the same ones, or anew.")
         if not head.memory.filled:
             fill_bank(self)
 

@@ -28,6 +28,7 @@ DEFAULTS = {
     "levels": "both",
     "losses": ("ce_level1", "ce_level2", "text", "kl", "local"),
     "kl_over": "classes",
+    "local_scaled": False,
     "lambda1": 0.02,
     "lambda2": 20.0,
     "lambda3": 0.1,
@@ -247,7 +248,7 @@ def visual_kl(v_reps, image0, text0, s, over="classes"):
 
 
 def local_ce(tokens, text, prototypes, s, label):
-    """Eq. 7 with R10: CE over classes of s·cos(view(tok), normalise(T_c + mean_j view(U)_cj)), mean over all tokens."""
+    """Eq. 7 with R10: CE over classes of (s·)cos(view(tok), normalise(T_c + mean_j view(U)_cj)), mean over tokens."""
     centres = [unit(text[c] + prototypes[c].mean(0)) for c in range(len(text))]
     terms = []
     for b in range(len(tokens)):
@@ -348,7 +349,7 @@ def head(given, params, training, **options):
         weights["kl"] = weights["local"] = o["lambda3"]
         if given.get("text_trains", True):
             tokens = np.array([patches[b][index[b]] for b in range(B)])
-            terms["local"] = local_ce(tokens, text, seen, s, label)
+            terms["local"] = local_ce(tokens, text, seen, s if o["local_scaled"] else 1.0, label)
         terms = {name: term for name, term in terms.items() if name == "ce" or name in o["losses"]}
     total = sum(weights[name] * term for name, term in terms.items())
     return {

@@ -37,6 +37,7 @@ OPTIONS = [
     {"levels": "level2"},
     {"losses": ()},
     *({"losses": (term,)} for term in TERMS),
+    {"local_scaled": True},
     {"kl_over": "features", "lambda1": 0.5, "lambda2": 2.0, "lambda3": 3.0},
 ]
 
@@ -222,7 +223,7 @@ CHANGES = {
     "top_k": 4, "level1_share": 0.4, "n_prototypes": 2, "sample_score": "max", "semantic": False, "recalculate": False,
     "bank_update": "sum", "momentum": 0.3, "irm": "linear", "trm": "transformer", "alpha": 0.6, "gate": "fixed",
     "rho": 0.4, "levels": "level1", "losses": ("kl",), "kl_over": "features", "lambda1": 0.5, "lambda2": 1.0,
-    "lambda3": 0.5,
+    "lambda3": 0.5, "local_scaled": True,
 }  # fmt: skip
 
 
@@ -269,5 +270,5 @@ def test_level_sizes_are_exact(world, oracle, k, share, size):
 
 
 def test_what_the_head_asks_for():
-    assert SpotlighterHead(HeadOptions(), 3, 16, 12).want(12) == {"hidden:11"}
-    assert SpotlighterHead(HeadOptions(sample_score="attention"), 3, 16, 12).want(3) == {"hidden:2", "cls_attn"}
+    assert SpotlighterHead(HeadOptions(), 3, 16, 12).want(12, training=False) == {"hidden:11"}
+    assert SpotlighterHead(HeadOptions(sample_score="attention"), 3, 16, 12).want(3, True) == {"hidden:2", "cls_attn"}

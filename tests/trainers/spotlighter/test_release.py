@@ -229,7 +229,8 @@ def test_evaluation_needs_neither_adapter_nor_tokens():
     bare = head(dataclasses.replace(given, tokens=None, attention=None))
     assert torch.equal(bare.logits, out.logits)
     assert bare.diagnostics == {}
-    assert make_head().want(12) == {"tokens", "cls_attn"}
+    assert make_head().want(12, training=True) == {"tokens", "cls_attn"}
+    assert make_head().want(12, training=False) == set()
 
 
 def test_dropout_changes_training_only_and_only_above_zero():

@@ -216,6 +216,7 @@ CHANGES = {
     "LEVELS": "level1",
     "LOSSES": "['kl']",
     "KL_OVER": "features",
+    "LOCAL_SCALED": True,
     "LAMBDA1": 1.0,
     "LAMBDA2": 0.5,
     "LAMBDA3": 2.0,
