@@ -66,7 +66,7 @@ What to try next
   # all runs so far, with trained parameters and seconds
   $python parse_test_res.py $output/base2new --details
   # trained parameters, module by module
-  $python -m tools.count_parameters --config-file configs/trainers/Spotlighter/mini_vit8_ep20_paper.yaml
+  $python -m tools.count_parameters --config-file configs/trainers/Spotlighter/mini_vit8_ep15_paper.yaml
   # curves of losses and accuracies
   $python -m tensorboard.main --logdir $output
   # real CLIP weights and data sets: README.md

@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("table", choices=[*TABLES, "all"], metavar="TABLE", help="which comparison, see below")
     add("rest", nargs="*", metavar="SEED … KEY VALUE …", help="seeds (default: 1 2 3), then entries for every run")
-    add("--config", default="mini_vit8_ep20_paper", help="a file, or its name in configs/trainers/Spotlighter")
+    add("--config", default="mini_vit8_ep15_paper", help="a file, or its name in configs/trainers/Spotlighter")
     add("--dataset", default="shapes", help="a name in configs/datasets (default: shapes)")
     add("--root", type=Path, default=Path("data"), help="folder that holds the data sets (default: data)")
     add("--output", type=Path, help="folder of the runs and results (default: output/ablation/<dataset>)")

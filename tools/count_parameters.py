@@ -1,6 +1,6 @@
 """Count a method's parameters, module by module, as tensors and as scalars; needs no weights of CLIP.
 
-    python -m tools.count_parameters --config-file configs/trainers/Spotlighter/mini_vit8_ep20_paper.yaml
+    python -m tools.count_parameters --config-file configs/trainers/Spotlighter/mini_vit8_ep15_paper.yaml
     python tools/count_parameters.py --config-file configs/trainers/CoOp/vit_b16.yaml --classes 1000 --json
 
 The paper's "21 extra parameters" most likely counts tensors, weights and biases of whole layers, and not the numbers in

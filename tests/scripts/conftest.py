@@ -14,7 +14,7 @@ CONFIGS = (
     *("datasets/shapes", "datasets/eurosat", "datasets/imagenet"),
     *("trainers/ZeroshotCLIP/mini_vit8", "trainers/ZeroshotCLIP/vit_b16"),
     *("trainers/CoOp/mini_vit8_ep20", "trainers/CoOp/vit_b16_ep200_ctxv1", "trainers/CoOp/vit_b16_ep50_ctxv1"),
-    *("trainers/Spotlighter/mini_vit8_ep20_paper", "trainers/Spotlighter/vit_b16_ep15_paper"),
+    *("trainers/Spotlighter/mini_vit8_ep15_paper", "trainers/Spotlighter/vit_b16_ep15_paper"),
 )
 OURS = ("DATA", "OUTPUT", "SHOTS", "CFG", "TRAINER", "LOADEP", "PYTHON", "SEEDS", "DATASET", "JOBS")
 

@@ -71,7 +71,7 @@ def test_demo(demo):
     # HM of 61 and 71: 65.62; of the means 61.5 and 71.5: 66.12; seeds' HMs 65.621 and 66.627
     assert "shapes ZeroshotCLIP mini_vit8 1 61.00 ± – 71.00 ± – 65.62 65.62 ± –" in lines
     assert "shapes CoOp mini_vit8_ep20 1 2 61.50 ± 0.50 71.50 ± 0.50 66.12 66.12 ± 0.50" in lines
-    assert "shapes Spotlighter mini_vit8_ep20_paper 1 2 61.50 ± 0.50 71.50 ± 0.50 66.12 66.12 ± 0.50" in lines
+    assert "shapes Spotlighter mini_vit8_ep15_paper 1 2 61.50 ± 0.50 71.50 ± 0.50 66.12 66.12 ± 0.50" in lines
     assert "What to try next" in lines
     suggested = re.findall(r"^  (?:\w+=\S+ )?bash (scripts/\S+)", done.stdout, flags=re.MULTILINE)
     assert "scripts/spotlighter/ablation.sh" in suggested

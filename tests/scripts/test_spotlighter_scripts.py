@@ -8,7 +8,7 @@ import pytest
 BASE2NEW = "output/base2new"
 
 
-def command(folder, *flags, config="mini_vit8_ep20_paper", dataset="shapes", seed="1", classes="base"):
+def command(folder, *flags, config="mini_vit8_ep15_paper", dataset="shapes", seed="1", classes="base"):
     return [
         *("--root", "data", "--seed", seed, "--trainer", "Spotlighter"),
         *("--dataset-config-file", f"configs/datasets/{dataset}.yaml"),
@@ -18,7 +18,7 @@ def command(folder, *flags, config="mini_vit8_ep20_paper", dataset="shapes", see
 
 
 def test_train_then_test(copy):
-    tail = "shapes/shots_16/Spotlighter/mini_vit8_ep20_paper/seed1"
+    tail = "shapes/shots_16/Spotlighter/mini_vit8_ep15_paper/seed1"
     trained, tested = f"{BASE2NEW}/train_base/{tail}", f"{BASE2NEW}/test_new/{tail}"
     for which in ("train", "test"):
         done = copy.run(f"scripts/spotlighter/base2new_{which}.sh", "shapes", 1)
@@ -55,7 +55,7 @@ def test_ablation(ablation):
     assert ablation("semantic") == (
         {
             "--dataset": "shapes",
-            "--config": "mini_vit8_ep20_paper",
+            "--config": "mini_vit8_ep15_paper",
             "--root": "data",
             "--shots": "16",
             "--output": "output/ablation/shapes",
@@ -79,7 +79,7 @@ def test_ablation_takes_everything_from_the_environment(ablation, tmp_path: Path
     }
     assert rest == ["losses", "1", "2", "OPTIM.MAX_EPOCH", "1"]
     assert not (tmp_path / "my data").exists()
-    assert ablation("k", CFG="mini_vit8_ep20_fast")[0]["--config"] == "mini_vit8_ep20_fast"
+    assert ablation("k", CFG="mini_vit8_ep15_fast")[0]["--config"] == "mini_vit8_ep15_fast"
 
 
 def test_asking_for_help_makes_no_folder(ablation):

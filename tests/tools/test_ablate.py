@@ -79,7 +79,7 @@ def read_csv(path):
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
 def test_every_row_is_a_setting_of_the_configuration(table):
     """Each row's keys exist and take its values, and just one row of a table is the default of the mini config."""
-    config = ROOT / "configs/trainers/Spotlighter/mini_vit8_ep20_paper.yaml"
+    config = ROOT / "configs/trainers/Spotlighter/mini_vit8_ep15_paper.yaml"
     defaults = 0
     for row in table.rows:
         opts = [part for key, value in row.keys.items() for part in (f"TRAINER.SPOTLIGHTER.{key}", str(value))]
@@ -151,7 +151,7 @@ def test_commands_of_a_table(tool):
     shared = [
         *("--root", "data", "--seed", "1", "--trainer", "Spotlighter"),
         *("--dataset-config-file", str(ROOT / "configs/datasets/shapes.yaml")),
-        *("--config-file", str(ROOT / "configs/trainers/Spotlighter/mini_vit8_ep20_paper.yaml"), "--output-dir"),
+        *("--config-file", str(ROOT / "configs/trainers/Spotlighter/mini_vit8_ep15_paper.yaml"), "--output-dir"),
     ]
     off = ("TRAINER.SPOTLIGHTER.SEMANTIC", "False")
 
@@ -320,7 +320,7 @@ def test_figures_are_written_and_repeat(tmp_path, name):
         (["semantics"], "invalid choice: 'semantics'"),
         (["semantic", "1", "1"], "expected each seed once, got 1 1"),
         (["semantic", "1", "OPTIM.LR"], "expected pairs KEY VALUE behind the seeds, got OPTIM.LR"),
-        (["semantic", "--config", "mini"], "no config mini; there are: mini_vit8_ep20_fast, mini_vit8_ep20_paper"),
+        (["semantic", "--config", "mini"], "no config mini; there are: mini_vit8_ep15_fast, mini_vit8_ep15_paper"),
         (["semantic", "--dataset", "shape"], "no config shape; there are: "),
         (["semantic", "--config", "mini_vit8_ep20_release"], "keys of the preset paper"),
         (["semantic", "1", "OPTIM.MAX_EPOCHS", "3"], "MAX_EPOCH"),

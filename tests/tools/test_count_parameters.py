@@ -117,7 +117,7 @@ def test_options_change_the_count(tiny, capsys):
 
 def test_text_marks_buffers(capsys):
     """The builtin CLIP is a local file and is read for its sizes."""
-    config = str(CONFIGS / "Spotlighter" / "mini_vit8_ep20_paper.yaml")
+    config = str(CONFIGS / "Spotlighter" / "mini_vit8_ep15_paper.yaml")
     assert count_parameters.main(["--config-file", config, "--classes", "2"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Spotlighter, Mini-ViT/8, 2 classes\n")
