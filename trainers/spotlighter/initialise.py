@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -52,13 +51,28 @@ def fill_bank(trainer: Spotlighter) -> None:
         with trainer.precision.autocast():
             tokens.append(best_tokens(method, images, kept).cpu())
         label.append(y.cpu())
-    rows, labels = torch.cat(tokens), torch.cat(label)  # [n, kept, w], [n]
-    if cfg.TRAINER.SPOTLIGHTER.BANK_INIT == "random":
-        norm = float(rows[:, :k].norm(dim=-1).mean())
-        head.memory.fill(random_prototypes((C, K, w), norm, seed))
-        return
-    centres = np.stack([kmeans_prototypes(of_class(rows[labels == c], k, K), K, seed) for c in range(C)])
-    head.memory.fill(torch.from_numpy(centres))
+    init = cfg.TRAINER.SPOTLIGHTER.BANK_INIT
+    head.memory.fill(initial_prototypes(torch.cat(tokens), torch.cat(label), (C, K, w), k, init, seed))
+
+
+def initial_prototypes(
+    rows: Tensor, label: Tensor, shape: tuple[int, int, int], k: int, init: str, seed: int
+) -> Tensor:
+    """The bank's first rows [C, K, w] from each image's best tokens.
+
+    Args:
+        rows: [n, kept, w], best first; the first k of an image are its activated tokens.
+        label: classes of the images, [n].
+        shape: (C, K, w).
+        k: activated tokens an image.
+        init: "kmeans", or "random": random directions, as long as activated tokens are on average.
+        seed: of k-means and of the random directions.
+    """
+    C, K, _ = shape
+    if init == "random":
+        return random_prototypes(shape, float(rows[:, :k].norm(dim=-1).mean()), seed)
+    centres = [kmeans_prototypes(of_class(rows[label == c], k, K), K, seed) for c in range(C)]
+    return torch.from_numpy(np.stack(centres))
 
 
 @torch.no_grad()
@@ -67,11 +81,11 @@ def best_tokens(method: SpotlighterMethod, images: Tensor, kept: int) -> Tensor:
     last = method.backbone.vision.n_blocks - 1
     vision = method.host.image(images, {f"hidden:{last}"}, method.prune if method.prune_train else None)
     with torch.autocast(images.device.type, enabled=False):
-        given = method._given(vision, method.host.frozen_text())
+        given = method.given(vision, method.host.frozen_text())
         assert given.hidden is not None
         patches = given.hidden[:, 1 : given.hidden.shape[1] - given.n_fused]
         text = activation.mean_text(given.image, given.text, given.scale)
-        scores = activation.sample_scores(F.normalize(given.view(patches), dim=-1), text)
+        scores = activation.sample_scores(given.view(patches), text)
         return take(patches, activation.select(scores, kept)).float()
 
 

@@ -70,7 +70,7 @@ class SpotlighterMethod(Method):
         """The head's terms and, prefixed with "host_", those that the host adds to its own classification loss."""
         vision = self.host.image(images, self._want_in_training, self.prune if self.prune_train else None)
         text = self.host.text()
-        given = self._given(vision, text)
+        given = self.given(vision, text)
         given.label, given.teacher = label, self.host.teacher(images)
         given.text0 = self.host.frozen_text()
         given.image0 = F.normalize(self.host.frozen_image(images, vision).float(), dim=1)
@@ -83,11 +83,11 @@ class SpotlighterMethod(Method):
 
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
         vision = self.host.image(images, self._want, self.prune)
-        given = self._given(vision, self.host.class_vectors(space))
+        given = self.given(vision, self.host.class_vectors(space))
         with torch.autocast(images.device.type, enabled=False):
             return self.head(given).logits
 
-    def _given(self, vision: VisionOut, text: Tensor) -> HeadInput:
+    def given(self, vision: VisionOut, text: Tensor) -> HeadInput:
         """What both training and inference hand to the head."""
         tower = self.backbone.vision
         N = tower.vit.grid**2 if vision.kept is None else vision.kept.shape[1]
