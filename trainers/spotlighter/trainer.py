@@ -60,6 +60,9 @@ class SpotlighterMethod(Method):
     def prepare(self, space: LabelSpace) -> TextBatch:
         return self.host.prepare(space)
 
+    def raw_text(self, space: LabelSpace) -> Tensor:
+        return self.host.raw_text(space)
+
     def text(self, space: LabelSpace | None = None) -> Tensor:
         return self.host.text(space)
 
