@@ -87,7 +87,7 @@ class PrototypeMemory(nn.Module):
             scale: s, 0-d.
         """
         C, K, w = self.prototypes.shape
-        own = self.viewed(view)[label]  # [B, K, d]
+        own = view(self.prototypes[label])  # [B, K, d]
         share = (scale * view(tokens) @ own.transpose(1, 2)).softmax(dim=2)  # Eq. (4), D [B, k, K]
         weight, nearest = share.max(dim=2)  # Eq. (5), [B, k] each
         row = (label[:, None] * K + nearest).flatten()  # [B·k] in 0..C·K-1

@@ -160,3 +160,28 @@ def test_bad_options_are_named(options):
     arguments = {"n_cls": 3, "n_proto": 2, "width": 16} | options
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
         PrototypeMemory(**arguments)
+
+
+@pytest.mark.parametrize("rule", ["mean", "sum"])
+def test_processes_that_share_a_batch_write_the_same_bank(make, monkeypatch, rule):
+    """Two processes with half of the images each, played one after the other: sums of the first, then of the second."""
+    memory, tokens, label, view = make(B=6, rule=rule)
+    start = memory.prototypes.clone()
+    sent = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for half in (slice(0, 3), slice(3, 6)):
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sent.append(sums.clone()))
+        memory.fill(start)
+        memory.update(tokens[half], label[half], view, S)
+    banks = []
+    for half, other in ((slice(0, 3), sent[1]), (slice(3, 6), sent[0])):
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums, other=other: sums.add_(other))
+        memory.fill(start)
+        memory.update(tokens[half], label[half], view, S)
+        banks.append(memory.prototypes.clone())
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    memory.fill(start)
+    memory.update(tokens, label, view, S)
+    for bank in banks:
+        torch.testing.assert_close(bank, memory.prototypes)
+    assert not torch.equal(banks[0], start)
