@@ -59,6 +59,7 @@ class MethodTrainer(TrainerX):
         if cfg.MODEL.INIT_WEIGHTS:
             path = Path(cfg.MODEL.INIT_WEIGHTS)
             load_exactly(self.method, self._weights_of(load_checkpoint(path), path), path)
+        self.method.eval()  # a method without trainable tensors is not registered and would never be switched
         trainables = list(self.method.trainables().values())
         if trainables:
             optim = build_optimizer(trainables, cfg.OPTIM)
@@ -93,6 +94,10 @@ class MethodTrainer(TrainerX):
         for optim in {id(o): o for o in self._optims.values()}.values():
             self.scaler.step(optim)
         self.scaler.update()
+
+    def after_epoch(self) -> None:
+        self.method.after_epoch(self.epoch + 1, self.max_epoch)
+        super().after_epoch()
 
     @torch.no_grad()
     def model_inference(self, input: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.backbone import Backbone, LabelSpace, TextBatch, VisionOut
+from clip.layers import ResidualAttentionBlock
 from datasets.templates import dataset_template
 
 
@@ -60,8 +61,8 @@ class Method(nn.Module):
     The module's parameters are the trainable tensors and its state dict is what a checkpoint holds, so nothing in it
     depends on the class names: a model trained on one label space loads, strictly, on another.
 
-    Another method, such as Spotlighter, may stand on this one and use its text and image side and what it adds to the
-    loss; `frozen_text`, `frozen_image`, `project`, `teacher` and `penalties` are there for it.
+    Another method, such as Spotlighter, may stand on this one, its host. For that a host says what is frozen, how
+    hidden tokens reach the space of the logits, and what it adds to the loss: `frozen_text` to `after_epoch`.
 
     Args:
         backbone: frozen CLIP; kept outside the module tree, so that it is neither saved nor counted as trained.
@@ -69,6 +70,8 @@ class Method(nn.Module):
     """
 
     text_depends_on_image = False  # True: `text` can't be computed once per label space (CoCoOp)
+    text_trains = True  # False: no gradient reaches `text`, so that training computes it once per label space, too
+    classification_weight = 1.0  # of the cross-entropy in the method's loss
 
     def __init__(self, backbone: Backbone, space: LabelSpace):
         super().__init__()
@@ -111,7 +114,10 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def frozen_text(self, space: LabelSpace | None = None) -> Tensor:
-        """Unit text features [C, d] of frozen CLIP with the data set's hand-crafted template, computed once."""
+        """Unit text features [C, d] of frozen CLIP with the data set's hand-crafted template, computed once.
+
+        A method that trains weights of the text tower itself must compute them before it does.
+        """
         space = space or self.space
         if space not in self._frozen_text:
             tower = self.backbone.text
@@ -120,26 +126,49 @@ class Method(nn.Module):
         return self._frozen_text[space]
 
     def frozen_image(self, images: Tensor, vision: VisionOut) -> Tensor:
-        """Raw image features [B, d] of frozen CLIP; `vision` already holds them if the image side is not trained."""
-        return vision.pooled
+        """Raw image features [B, d] of frozen CLIP; a second pass only where `vision`, from `image`, is trained."""
+        if not vision.pooled.requires_grad:
+            return vision.pooled
+        with torch.no_grad():
+            return self.backbone.vision(images).pooled
+
+    @property
+    def joint_width(self) -> int:
+        """d, the width of the space in which logits are computed."""
+        return self.backbone.spec.embed_dim
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Hidden tokens [..., w] to the joint space in which logits are computed, [..., d], not normalised."""
+        """Hidden tokens [..., w] to the space of the logits, [..., d], not normalised.
+
+        Frozen and without state: a method whose own projector trains passes no gradient to it here, and moves no
+        running statistics.
+        """
         return self.backbone.vision.project(tokens)
+
+    def joint_tokens(self, vision: VisionOut) -> Tensor | None:
+        """The last block's patch tokens in the space of the logits, [B, N, d], if the tower was asked for them."""
+        return vision.tokens
+
+    def last_block(self) -> ResidualAttentionBlock:
+        """The last block of the image tower; a method that trains its weights gives one that is detached from them."""
+        return list(self.backbone.vision.vit.transformer.blocks())[-1]
 
     def teacher(self, images: Tensor) -> Tensor | None:
         """Logits [B, C] of the teacher that a distilling method learns from; None: it learns from labels."""
         return None
 
-    def penalties(self, images: Tensor, vision: VisionOut, text: Tensor) -> StepOutput:
-        """What the method adds to its classification loss: raw terms and weights; here nothing.
+    def penalties(self, images: Tensor, vision: VisionOut, text: Tensor) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What the method adds to its classification loss: raw terms and their weights; here nothing.
 
         Args:
             images: [B, 3, H, W].
             vision: what `image` gave for them.
             text: what `text` gave, [C, d].
         """
-        return StepOutput(text.new_empty(0), {})
+        return {}, {}
+
+    def after_epoch(self, epoch: int, n_epochs: int) -> None:
+        """Called after epoch number `epoch` of `n_epochs`, counted from 1, before the epoch is saved."""
 
     def logits(self, vision: VisionOut, text: Tensor) -> Tensor:
         """Scaled cosines [B, C] in fp32 (Eq. (2) before the softmax): s · cos(v, T_c)."""
@@ -155,13 +184,16 @@ class Method(nn.Module):
             label: [B], indices into the method's label space.
         """
         vision, text = self.image(images), self.text()
-        logits, more = self.logits(vision, text), self.penalties(images, vision, text)
-        return StepOutput(logits, {"ce": F.cross_entropy(logits, label), **more.terms}, more.weights)
+        logits = self.logits(vision, text)
+        terms, weights = self.penalties(images, vision, text)
+        weights = {"ce": self.classification_weight, **weights}
+        return StepOutput(logits, {"ce": F.cross_entropy(logits, label), **terms}, weights)
 
     @torch.no_grad()
     def class_vectors(self, space: LabelSpace | None = None) -> Tensor:
         """`text` for inference, computed once per label space and parameter state."""
-        return self._class_vectors.get(space or self.space, list(self.trainables().values()), self.text)
+        parameters = list(self.trainables().values()) if self.text_trains else []
+        return self._class_vectors.get(space or self.space, parameters, self.text)
 
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
         """Inference: logits [B, C] over the classes of `space` (default: the method's own)."""

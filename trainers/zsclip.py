@@ -26,6 +26,8 @@ class TemplateMethod(Method):
         ValueError: no template, or one without "{}".
     """
 
+    text_trains = False
+
     def __init__(self, backbone: Backbone, space: LabelSpace, templates: Sequence[str]):
         super().__init__(backbone, space)
         for template in templates:

@@ -69,6 +69,8 @@ class HeadOptions:
             raise ValueError(f"TOP_K must be at least 1, got {self.top_k}.")
         if not 0 <= self.level1_share <= 1:
             raise ValueError(f"LEVEL1_SHARE must be in [0, 1], got {self.level1_share}.")
+        if not 0 <= self.rho <= 1:
+            raise ValueError(f"RHO must be in [0, 1], got {self.rho}.")
         if self.levels != "both" and self.levels not in self.filled_levels:
             raise ValueError(
                 f"LEVELS is {self.levels}, which is empty with TOP_K {self.top_k} and LEVEL1_SHARE {self.level1_share}."
@@ -119,6 +121,11 @@ class SpotlighterHead(nn.Module):
         """What the image tower must give besides the image feature."""
         attention = {"cls_attn"} if self.options.sample_score == "attention" else set()
         return {f"hidden:{n_blocks - 1}"} | attention
+
+    @property
+    def reads_frozen_image(self) -> bool:
+        """Whether a loss term needs v0, which may cost the host a second pass."""
+        return "kl" in self.options.losses
 
     @property
     def rho(self) -> Tensor | float:
@@ -194,7 +201,7 @@ class SpotlighterHead(nn.Module):
         index = activation.select(scores, o.top_k)
         if self.training and label is not None:
             self.memory.update(take(patches, index).float(), label, given.view, given.scale)
-            if o.recalculate:
+            if o.recalculate and o.semantic:  # the sample-wise score alone would choose the same
                 scores = combined(given.view(self.memory.prototypes[matched]))
                 index = activation.select(scores, o.top_k)
         return scores, index
@@ -218,10 +225,11 @@ class SpotlighterHead(nn.Module):
         o, scale, text, text0, image0 = self.options, given.scale, given.text, given.text0, given.image0
         full = scale * losses.mean_of([level.cosines for level in levels.values()])  # [B, C]
         out.terms["ce"] = losses.classification(full, label, given.teacher)
+        out.weights["ce"] = given.classification_weight
         for name, level in levels.items():
             if f"ce_{name}" in o.losses:
                 out.terms[f"ce_{name}"] = losses.classification(scale * level.cosines, label, given.teacher)
-                out.weights[f"ce_{name}"] = o.lambda1
+                out.weights[f"ce_{name}"] = o.lambda1 * given.classification_weight
         if "text" in o.losses:
             assert text0 is not None, "training needs T0"
             distances = [self._text_distance(text, text0, level.tokens, scale) for level in levels.values()]

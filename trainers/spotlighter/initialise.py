@@ -16,7 +16,8 @@ from trainers.spotlighter.head import SpotlighterHead, take
 from trainers.spotlighter.memory import kmeans_prototypes, random_prototypes
 
 if TYPE_CHECKING:
-    from trainers.spotlighter.trainer import Spotlighter, SpotlighterMethod
+    from trainers.spotlighter.method import SpotlighterMethod
+    from trainers.spotlighter.trainer import Spotlighter
 
 
 def fill_bank(trainer: Spotlighter) -> None:
@@ -33,8 +34,6 @@ def fill_bank(trainer: Spotlighter) -> None:
     head = cast(SpotlighterHead, method.head)
     C, K, w = head.memory.prototypes.shape
     k, seed = head.options.top_k, max(cfg.SEED, 0)
-    per_class = torch.bincount(torch.tensor([item.label for item in trainer.dm.dataset.train_x]), minlength=C)
-    kept = max(k, -(-K // max(1, int(per_class.min()))))  # patches an image, so that each class has K
     tokens, label = [], []
     loader = build_data_loader(
         cfg,
@@ -49,10 +48,19 @@ def fill_bank(trainer: Spotlighter) -> None:
         trainer._stop_in_test()
         images, y = trainer.parse_batch_test(batch)
         with trainer.precision.autocast():
-            tokens.append(best_tokens(method, images, kept).cpu())
-        label.append(y.cpu())
+            tokens.append(best_tokens(method, images, max(k, K)).cpu())
+            teacher = method.host.teacher(images)
+        label.append((y if teacher is None else teacher.argmax(dim=1)).cpu())
+    rows, labels = torch.cat(tokens), torch.cat(label)  # [n, kept, w], [n]
+    available = torch.bincount(labels, minlength=C) * rows.shape[1]
+    poorest = int(available.argmin())
+    if available[poorest] < K:
+        raise ValueError(
+            f"TRAINER.SPOTLIGHTER.N_PROTOTYPES is {K}, but the training images of class "
+            f"'{method.space.names[poorest]}' give only {int(available[poorest])} tokens; choose a smaller number."
+        )
     init = cfg.TRAINER.SPOTLIGHTER.BANK_INIT
-    head.memory.fill(initial_prototypes(torch.cat(tokens), torch.cat(label), (C, K, w), k, init, seed))
+    head.memory.fill(initial_prototypes(rows, labels, (C, K, w), k, init, seed))
 
 
 def initial_prototypes(
@@ -77,7 +85,7 @@ def initial_prototypes(
 
 @torch.no_grad()
 def best_tokens(method: SpotlighterMethod, images: Tensor, kept: int) -> Tensor:
-    """The `kept` patches with the highest sample-wise activation by T0, best first, [B, kept, w] in fp32."""
+    """The patches with the highest sample-wise activation by T0, best first, [B, kept or all but one, w] in fp32."""
     last = method.backbone.vision.n_blocks - 1
     vision = method.host.image(images, {f"hidden:{last}"}, method.prune if method.prune_train else None)
     with torch.autocast(images.device.type, enabled=False):
@@ -86,7 +94,7 @@ def best_tokens(method: SpotlighterMethod, images: Tensor, kept: int) -> Tensor:
         patches = given.hidden[:, 1 : given.hidden.shape[1] - given.n_fused]
         text = activation.mean_text(given.image, given.text, given.scale)
         scores = activation.sample_scores(given.view(patches), text)
-        return take(patches, activation.select(scores, kept)).float()
+        return take(patches, activation.select(scores, min(kept, patches.shape[1] - 1))).float()
 
 
 def of_class(rows: Tensor, k: int, n_proto: int) -> np.ndarray:

@@ -30,6 +30,7 @@ class HeadInput:
     attention: Tensor | None = None  # A [B, N], class token to patches in the last block, mean over heads
     label: Tensor | None = None  # y [B]
     teacher: Tensor | None = None  # [B, C], logits of a distilling host's teacher; they take the place of labels
+    classification_weight: float = 1.0  # of all cross-entropies of the logits
 
 
 @dataclass

@@ -6,6 +6,8 @@ width, d joint width.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip.layers import ResidualAttentionBlock
 
-CHUNK_ELEMENTS = 2**24  # of the widest tensor per class that is made at once: 64 MB in fp32
+CHUNK_ELEMENTS = 2**22  # of the widest tensor per class that is made at once: 16 MB in fp32
 HEAD_WIDTH = 64  # of the transformer TRM, as in CLIP
 
 
@@ -50,7 +52,9 @@ class AttentionIRM(nn.Module):
         z = block.attn.output(q, *block.attn.kv(block.ln_1(tokens.to(dtype)))).float() + matched  # Eq. (8)
         fused = z + self.ffn(block.ln_2(z))  # Eq. (9)
         rows = torch.cat([cls_token.float(), fused, tokens.float()], dim=1).to(dtype)  # [B, 1+2k, w]
-        return block.run(rows)[:, 1 : 1 + matched.shape[1]].float()  # Eq. (10)
+        # Eq. (10), of which only the fused rows are needed
+        h, own = block.ln_1(rows), slice(1, 1 + matched.shape[1])
+        return block.finish(rows[:, own], block.attn.q(h[:, own]), *block.attn.kv(h)).float()
 
 
 class LinearIRM(nn.Module):
@@ -136,7 +140,8 @@ class TRM(nn.Module):
         size = max(1, CHUNK_ELEMENTS // (len(tokens) * self.widest))
         if len(text) <= size or not torch.is_grad_enabled():
             return [part(image, classes, tokens) for classes in text.split(size)]
-        return [checkpoint(part, image, classes, tokens, use_reentrant=False) for classes in text.split(size)]
+        recomputed = partial(checkpoint, part, use_reentrant=False, preserve_rng_state=False)  # nothing random in it
+        return [recomputed(image, classes, tokens) for classes in text.split(size)]
 
 
 class LinearTRM(TRM):

@@ -51,7 +51,8 @@ class PrototypeMemory(nn.Module):
         self._viewed: tuple[tuple[int, int], Tensor] | None = None
 
     def train(self, mode: bool = True) -> PrototypeMemory:
-        self._viewed = None  # a host's view may train
+        if mode != self.training:
+            self._viewed = None  # a host's view may have trained
         return super().train(mode)
 
     @torch.no_grad()
@@ -65,9 +66,10 @@ class PrototypeMemory(nn.Module):
         return self._viewed[1]
 
     def resize(self, n_cls: int) -> None:
-        """Make room for the bank of a checkpoint that was trained on another number of classes."""
+        """Make room for the bank of a checkpoint with another number of classes; it is empty until then."""
         _, K, w = self.prototypes.shape
         self.prototypes = self.prototypes.new_zeros(n_cls, K, w)
+        self.filled.fill_(False)
         self._viewed = None
 
     @torch.no_grad()

@@ -126,6 +126,8 @@ class ReleaseHead(nn.Module):
         self.text_fuse = nn.Linear(2 * dim, dim, bias=False)
         self.register_buffer("prototypes", F.normalize(torch.rand(n_prototypes, dim), dim=1))  # [M, d], unit rows
 
+    reads_frozen_image = False  # no term needs v0
+
     def want(self, n_blocks: int, training: bool) -> set[str]:
         """What the image tower must give besides the image feature: in inference nothing, tokens only enter losses."""
         return {"tokens", "cls_attn"} if training else set()
@@ -169,7 +171,7 @@ class ReleaseHead(nn.Module):
                 "text_l1": F.l1_loss(F.normalize(text_rep, dim=1), text),
                 "image_l1": F.l1_loss(F.normalize(image_rep, dim=1), image),
             }
-            output.weights = dict(self.weights)
+            output.weights = self.weights | {"global_ce": given.classification_weight}
         if self.training:
             self.write(adapted)
         return output

@@ -1,114 +1,26 @@
-"""Spotlighter as a trainer: a host method, frozen or trained as the host says, with a head around it."""
+"""Spotlighter as a trainer: options, the host's lookup, the bank's start and its way through checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 from yacs.config import CfgNode as CN
 
-from clip.backbone import Backbone, LabelSpace, TextBatch, VisionOut
+from clip.backbone import Backbone, LabelSpace
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.record import plain
 from trainers.base import MethodTrainer, declare_precision
-from trainers.method import Method, StepOutput
+from trainers.method import Method
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
 from trainers.spotlighter.initialise import fill_bank
-from trainers.spotlighter.interface import HeadInput
+from trainers.spotlighter.method import SpotlighterMethod
 from trainers.spotlighter.release import ReleaseHead
 
 PRESETS = ("paper", "release")
 SHARED_KEYS = ("PRESET", "HOST", "PREC", "ALPHA", "MOMENTUM")  # keys of TRAINER.SPOTLIGHTER that both presets read
-
-
-class SpotlighterMethod(Method):
-    """A host's text and image side, and a head that turns them into logits; the host does not know of it.
-
-    Args:
-        host: any method whose text does not depend on the image.
-        head: `SpotlighterHead` or `ReleaseHead`.
-        prune: block, counted from 1, to the share of patches kept behind it; {} keeps all.
-        prune_train: prune in training, too.
-
-    Raises:
-        ValueError: the backbone is no ViT, or the host's text depends on the image.
-    """
-
-    def __init__(
-        self,
-        host: Method,
-        head: SpotlighterHead | ReleaseHead,
-        prune: Mapping[int, float] | None = None,
-        prune_train: bool = False,
-    ):
-        super().__init__(host.backbone, host.space)
-        if host.text_depends_on_image:
-            raise ValueError(
-                f"{type(host).__name__} makes other text features for each image; Spotlighter needs a host whose text "
-                "depends on the classes only."
-            )
-        self.host, self.head = host, head
-        self.prune, self.prune_train = dict(prune or {}), prune_train
-        n_blocks = self.backbone.vision.n_blocks
-        self._want_in_training = frozenset(head.want(n_blocks, training=True))
-        self._want = frozenset(head.want(n_blocks, training=False))
-
-    def prepare(self, space: LabelSpace) -> TextBatch:
-        return self.host.prepare(space)
-
-    def raw_text(self, space: LabelSpace) -> Tensor:
-        return self.host.raw_text(space)
-
-    def text(self, space: LabelSpace | None = None) -> Tensor:
-        return self.host.text(space)
-
-    def class_vectors(self, space: LabelSpace | None = None) -> Tensor:
-        return self.host.class_vectors(space)
-
-    def losses(self, images: Tensor, label: Tensor) -> StepOutput:
-        """The head's terms and, prefixed with "host_", those that the host adds to its own classification loss."""
-        vision = self.host.image(images, self._want_in_training, self.prune if self.prune_train else None)
-        text = self.host.text()
-        given = self.given(vision, text)
-        given.label, given.teacher = label, self.host.teacher(images)
-        given.text0 = self.host.frozen_text()
-        given.image0 = F.normalize(self.host.frozen_image(images, vision).float(), dim=1)
-        more = self.host.penalties(images, vision, text)
-        with torch.autocast(text.device.type, enabled=False):
-            out = self.head(given)
-        terms = out.terms | {f"host_{name}": term for name, term in more.terms.items()}
-        weights = out.weights | {f"host_{name}": weight for name, weight in more.weights.items()}
-        return StepOutput(out.logits, terms, weights)
-
-    def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
-        vision = self.host.image(images, self._want, self.prune)
-        given = self.given(vision, self.host.class_vectors(space))
-        with torch.autocast(images.device.type, enabled=False):
-            return self.head(given).logits
-
-    def given(self, vision: VisionOut, text: Tensor) -> HeadInput:
-        """What both training and inference hand to the head."""
-        tower = self.backbone.vision
-        N = tower.vit.grid**2 if vision.kept is None else vision.kept.shape[1]
-        raw, hidden = vision.pooled.float(), vision.hidden.get(tower.n_blocks - 1)
-        return HeadInput(
-            text=text,
-            image=F.normalize(raw, dim=1),
-            scale=self.backbone.logit_scale.exp(),
-            block=list(tower.vit.transformer.blocks())[-1],
-            view=self._view,
-            hidden=None if hidden is None else hidden[:, : 1 + N + vision.n_fused],  # prompt rows stand behind
-            n_fused=vision.n_fused,
-            tokens=None if vision.tokens is None else torch.cat([raw[:, None], vision.tokens.float()], dim=1),
-            attention=None if vision.cls_attn is None else vision.cls_attn.mean(dim=1),
-        )
-
-    def _view(self, tokens: Tensor) -> Tensor:
-        return F.normalize(self.host.project(tokens).float(), dim=-1)
 
 
 @TRAINER_REGISTRY.register()
@@ -143,12 +55,12 @@ class Spotlighter(MethodTrainer):
         host = host_trainer(node.HOST).make_method(cfg, backbone, space)
         if node.PRESET == "release":
             options = {name.lower(): value for name, value in node.RELEASE.items()}
-            head = ReleaseHead(backbone.spec.embed_dim, alpha=node.ALPHA, momentum=node.MOMENTUM, **options)
+            head = ReleaseHead(host.joint_width, alpha=node.ALPHA, momentum=node.MOMENTUM, **options)
             return SpotlighterMethod(host, head)
         width = backbone.vision.vit.transformer.width
         return SpotlighterMethod(
             host,
-            SpotlighterHead(head_options(node), len(space), width, backbone.spec.embed_dim),
+            SpotlighterHead(head_options(node), len(space), width, host.joint_width),
             parse_prune(node.PRUNE),
             node.PRUNE_TRAIN,
         )
@@ -161,10 +73,11 @@ class Spotlighter(MethodTrainer):
         if node.BANK_INIT not in ("kmeans", "random"):
             raise ValueError(f"TRAINER.SPOTLIGHTER.BANK_INIT must be kmeans or random, got '{node.BANK_INIT}'.")
         refuse_ignored_keys(node)
-        host_trainer(node.HOST)
-        if node.PRESET == "paper":
-            head_options(node)
-            parse_prune(node.PRUNE)
+        host = host_trainer(node.HOST).node
+        if "PREC" in cfg.TRAINER[host] and cfg.TRAINER[host].PREC != "fp32":
+            raise ValueError(
+                f"TRAINER.{host}.PREC is not read under Spotlighter; set TRAINER.SPOTLIGHTER.PREC instead."
+            )
 
     def build_model(self) -> None:
         self._bank_names: tuple[str, ...] | None = None  # those of the checkpoint that the bank comes from
@@ -180,7 +93,7 @@ class Spotlighter(MethodTrainer):
         head = self.method.head
         if isinstance(head, ReleaseHead):
             return
-        if "local" in head.options.losses and not self.method.text().requires_grad:
+        if "local" in head.options.losses and not self.method.host.text_trains:
             print(f"Loss term local is off: the text of {self.cfg.TRAINER.SPOTLIGHTER.HOST} does not train")
         names = self.method.space.names
         if self._bank_names not in (None, names):
@@ -189,13 +102,37 @@ class Spotlighter(MethodTrainer):
         if not head.memory.filled:
             fill_bank(self)
 
+    def test(self, split: str | None = None) -> float:
+        """As in the engine.
+
+        Raises:
+            RuntimeError: the memory bank was never filled.
+        """
+        head = self.method.head
+        if isinstance(head, SpotlighterHead) and not head.memory.filled:
+            raise RuntimeError("The memory bank is empty: train first, or name a trained run with --model-dir.")
+        return super().test(split)
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        return super().checkpoint_facts() | {"options": plain(self.cfg.TRAINER.SPOTLIGHTER)}
+
     def check_checkpoint_facts(self, facts: dict[str, Any], path: Path) -> None:
-        """As in the base class; the bank takes the size it has in the file, one block of rows a trained class."""
+        """As in the base class; notes the classes of the bank, and says which options were others in training."""
         super().check_checkpoint_facts(facts, path)
-        head, names = self.method.head, tuple(facts.get("class_names") or ())
-        if names and isinstance(head, SpotlighterHead):
-            self._bank_names = names
-            head.memory.resize(len(names))
+        self._bank_names = tuple(facts.get("class_names") or ()) or None
+        before, now = facts.get("options") or {}, plain(self.cfg.TRAINER.SPOTLIGHTER)
+        changed = [f"{key} was {before[key]}, is {now[key]}" for key in before if before[key] != now.get(key)]
+        if changed:
+            print(f"Note: {path} was trained with other options of Spotlighter: {'; '.join(changed)}")
+
+    def _weights_of(self, checkpoint: Any, path: Path) -> dict[str, Any]:
+        """As in the engine; the bank takes the size it has in the file, one block of rows a trained class."""
+        saved, head = super()._weights_of(checkpoint, path), self.method.head
+        if isinstance(head, SpotlighterHead):
+            bank, own = saved.get("head.memory.prototypes"), head.memory.prototypes
+            if bank is not None and bank.shape[1:] == own.shape[1:] and len(bank) != len(own):
+                head.memory.resize(len(bank))
+        return saved
 
 
 def host_trainer(name: str) -> type[MethodTrainer]:
@@ -225,7 +162,7 @@ def parse_prune(pairs: Sequence[Sequence[float]]) -> dict[int, float]:
     Raises:
         ValueError: an entry is no pair, or a block stands twice.
     """
-    if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+    if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], int) for pair in pairs):
         raise ValueError(f"TRAINER.SPOTLIGHTER.PRUNE must be a list of [block, share], got {pairs}.")
     prune = {int(block): float(share) for block, share in pairs}
     if len(prune) < len(pairs):

@@ -15,9 +15,9 @@ from clip.model import CLIP, CLIPSpec
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import MethodTrainer
 from trainers.coop import CoOpMethod
-from trainers.method import Method, StepOutput
+from trainers.method import Method
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
-from trainers.spotlighter.trainer import SpotlighterMethod
+from trainers.spotlighter.method import SpotlighterMethod
 
 NODE = "TRAINER.SPOTLIGHTER."
 SMALL = ("TRAINER.COOP.N_CTX", "2")
@@ -169,7 +169,7 @@ class Penalised(CoOpMethod):
     """A host with a loss of its own, a teacher, and another projection."""
 
     def penalties(self, images, vision, text):
-        return StepOutput(text.new_empty(0), {"norm": self.ctx.square().sum()}, {"norm": 3.0})
+        return {"norm": self.ctx.square().sum()}, {"norm": 3.0}
 
     def teacher(self, images):
         return torch.eye(len(self.space))[: len(images)] * 10
@@ -282,12 +282,19 @@ def test_the_keys_tested_here_are_all_keys(make):
         ((NODE + "IRM", "mlp"), "IRM must be one of transformer, linear, none, got 'mlp'"),
         ((NODE + "LOSSES", "['cls']"), "LOSSES may hold ce_level1, ce_level2, text, kl, local, got 'cls'"),
         ((NODE + "TOP_K", "0"), "TOP_K must be at least 1, got 0"),
-        ((NODE + "TOP_K", "16"), "TOP_K must be at least 1 and less than the 16 patches"),
+        ((NODE + "TOP_K", "16"), "TOP_K must be less than the 16 patches that can be activated, got 16"),
+        ((NODE + "PRUNE", "[[1, 0.3]]"), "TOP_K must be less than the 5 patches that can be activated, got 5"),
+        ((NODE + "PRUNE", "[[2, 0.5]]"), "2"),
+        ((NODE + "PRUNE", "[[1, 1.5]]"), "1.5"),
+        ((NODE + "PRUNE", "[[1.5, 0.5]]"), "PRUNE must be a list of [block, share], got [[1.5, 0.5]]"),
+        ((NODE + "PRUNE_TRAIN", "True"), "PRUNE_TRAIN is set, but PRUNE is empty"),
+        ((NODE + "RHO", "1.5"), "RHO must be in [0, 1], got 1.5"),
+        (("TRAINER.COOP.PREC", "bf16"), "set TRAINER.SPOTLIGHTER.PREC instead"),
         ((NODE + "MOMENTUM", "1.5"), "MOMENTUM must be in [0, 1], got 1.5"),
         ((NODE + "LEVEL1_SHARE", "2.0"), "LEVEL1_SHARE must be in [0, 1], got 2.0"),
         ((NODE + "LEVELS", "level2", NODE + "TOP_K", "1"), "LEVELS is level2, which is empty with TOP_K 1"),
         ((NODE + "N_PROTOTYPES", "0"), "N_PROTOTYPES must be at least 1, got 0"),
-        ((NODE + "N_PROTOTYPES", "1000"), "must be at least 1 and less than the 16 patches"),
+        ((NODE + "N_PROTOTYPES", "1000"), "of class 'red square' give only 90 tokens"),
         ((NODE + "PRUNE", "[0.5]"), "PRUNE must be a list of [block, share], got [0.5]"),
         ((NODE + "PRUNE", "[[1, 0.5], [1, 0.7]]"), "PRUNE names a block twice"),
         ((NODE + "RELEASE.DISTILL", "3.0"), "RELEASE.DISTILL is set, but the preset paper does not read it"),

@@ -1,0 +1,112 @@
+"""Spotlighter as a method: a host, frozen or trained as the host says, with a head around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip.backbone import LabelSpace, VisionOut
+from clip.pruning import kept_counts
+from trainers.method import Method, StepOutput
+from trainers.spotlighter.head import SpotlighterHead
+from trainers.spotlighter.interface import HeadInput
+from trainers.spotlighter.release import ReleaseHead
+
+
+class SpotlighterMethod(Method):
+    """A host's text and image side, and a head that turns them into logits; the host does not know of it.
+
+    Args:
+        host: any method whose text does not depend on the image.
+        head: `SpotlighterHead` or `ReleaseHead`.
+        prune: block, counted from 1, to the share of patches kept behind it; {} keeps all.
+        prune_train: prune in training, too.
+
+    Raises:
+        ValueError: the backbone is no ViT, the host's text depends on the image, or `prune` is not possible.
+    """
+
+    def __init__(
+        self,
+        host: Method,
+        head: SpotlighterHead | ReleaseHead,
+        prune: Mapping[int, float] | None = None,
+        prune_train: bool = False,
+    ):
+        super().__init__(host.backbone, host.space)
+        if host.text_depends_on_image:
+            raise ValueError(
+                f"{type(host).__name__} makes other text features for each image; Spotlighter needs a host whose text "
+                "depends on the classes only."
+            )
+        self.host, self.head = host, head
+        self.prune, self.prune_train = dict(prune or {}), prune_train
+        tower = self.backbone.vision
+        left = min(kept_counts(self.prune, tower.n_blocks, tower.vit.grid**2).values(), default=tower.vit.grid**2)
+        if isinstance(head, SpotlighterHead) and head.options.top_k >= left:
+            raise ValueError(
+                f"TOP_K must be less than the {left} patches that can be activated, got {head.options.top_k}."
+            )
+        if prune_train and not self.prune:
+            raise ValueError("PRUNE_TRAIN is set, but PRUNE is empty; name blocks and shares there.")
+        self._want_in_training = frozenset(head.want(tower.n_blocks, training=True))
+        self._want = frozenset(head.want(tower.n_blocks, training=False))
+
+    def trainables(self) -> dict[str, nn.Parameter]:
+        host = {f"host.{name}": parameter for name, parameter in self.host.trainables().items()}
+        return host | {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+
+    def text(self, space: LabelSpace | None = None) -> Tensor:
+        return self.host.text(space) if self.host.text_trains else self.host.class_vectors(space)
+
+    def class_vectors(self, space: LabelSpace | None = None) -> Tensor:
+        return self.host.class_vectors(space)
+
+    def losses(self, images: Tensor, label: Tensor) -> StepOutput:
+        """The head's terms and, prefixed with "host_", those that the host adds to its own classification loss."""
+        vision = self.host.image(images, self._want_in_training, self.prune if self.prune_train else None)
+        text = self.text()
+        given = self.given(vision, text)
+        given.label, given.teacher = label, self.host.teacher(images)
+        given.classification_weight = self.host.classification_weight
+        given.text0 = self.host.frozen_text()
+        if self.head.reads_frozen_image:
+            given.image0 = F.normalize(self.host.frozen_image(images, vision).float(), dim=1)
+        more, weights = self.host.penalties(images, vision, text)
+        with torch.autocast(text.device.type, enabled=False):
+            out = self.head(given)
+        terms = out.terms | {f"host_{name}": term for name, term in more.items()}
+        return StepOutput(out.logits, terms, out.weights | {f"host_{name}": w for name, w in weights.items()})
+
+    def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
+        vision = self.host.image(images, self._want, self.prune)
+        given = self.given(vision, self.class_vectors(space))
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(given).logits
+
+    def given(self, vision: VisionOut, text: Tensor) -> HeadInput:
+        """What both training and inference hand to the head."""
+        tower = self.backbone.vision
+        N = tower.vit.grid**2 if vision.kept is None else vision.kept.shape[1]
+        raw, hidden = vision.pooled.float(), vision.hidden.get(tower.n_blocks - 1)
+        tokens = self.host.joint_tokens(vision)
+        return HeadInput(
+            text=text,
+            image=F.normalize(raw, dim=1),
+            scale=self.backbone.logit_scale.exp(),
+            block=self.host.last_block(),
+            view=self._view,
+            hidden=None if hidden is None else hidden[:, : 1 + N + vision.n_fused],  # prompt rows stand behind
+            n_fused=vision.n_fused,
+            tokens=None if tokens is None else torch.cat([raw[:, None], tokens.float()], dim=1),
+            attention=None if vision.cls_attn is None else vision.cls_attn.mean(dim=1),
+        )
+
+    def after_epoch(self, epoch: int, n_epochs: int) -> None:
+        self.host.after_epoch(epoch, n_epochs)
+
+    def _view(self, tokens: Tensor) -> Tensor:
+        return F.normalize(self.host.project(tokens).float(), dim=-1)
