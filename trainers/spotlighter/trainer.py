@@ -44,7 +44,7 @@ class Spotlighter(MethodTrainer):
         release = node.RELEASE = CN()
         release.N_PROTOTYPES = 25  # rows of the bank, shared by all classes
         release.BALANCE = 50.0  # divisor of the three local cross-entropies
-        release.DISTILL = 20.0  # weight of both L1 terms; for joint widths d >= 512
+        release.DISTILL = 20.0  # weight of both L1 terms
         release.MIX_TRAIN = 0.05  # share of the representative image feature in training
         release.MIX_TEST = 0.1  # and in inference
         declare_precision(node)
