@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import train
 from clip.layers import ResidualAttentionBlock
+from tests.trainers.spotlighter.runs import SMALL
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
 from trainers.spotlighter.interface import HeadInput, HeadOutput
 
@@ -224,3 +227,25 @@ def close():
         np.testing.assert_allclose(array(tensor), expected, rtol=tolerance, atol=tolerance)
 
     return check
+
+
+@pytest.fixture
+def run(command, capsys):
+    """Run train.py on toy data with Spotlighter; gives exit status, stdout and stderr."""
+
+    def go(*opts, output="run", flags=()):
+        stdout = sys.stdout
+        try:
+            code = train.run(command(*SMALL, *opts, trainer="Spotlighter", output=output, flags=flags))
+        finally:
+            sys.stdout = stdout
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return go
+
+
+@pytest.fixture
+def make(trainer_of):
+    """A trainer that has not run."""
+    return lambda *opts, **kwargs: trainer_of(*SMALL, *opts, trainer="Spotlighter", **kwargs)

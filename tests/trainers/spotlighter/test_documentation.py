@@ -32,3 +32,7 @@ def test_every_ablation_of_a_listed_key_exists_and_varies_it():
             assert any(key in row.keys for row in TABLES[name].rows)
             found.add(name)
     assert found == set(TABLES)
+
+
+def test_nothing_is_left_to_fill_in():
+    assert not re.search(r"@\w+@", PAGE.read_text(encoding="utf-8"))
