@@ -91,9 +91,11 @@ def compare(plain: Step, with_head: Step, repeats: int, device: torch.device, wh
     """A line of the table: median seconds of both, median of paired ratios, operations of both."""
     for step in (plain, with_head):  # warm up: caches, text of the classes
         step()
-    pairs = [
-        (seconds(plain, device), seconds(with_head, device)) for _ in tqdm(range(repeats), desc=what, disable=None)
-    ]
+    pairs = []
+    for i in tqdm(range(repeats), desc=what, disable=None):
+        order = (plain, with_head) if i % 2 == 0 else (with_head, plain)
+        times = {step: seconds(step, device) for step in order}
+        pairs.append((times[plain], times[with_head]))
     first, second = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
     counted = flops(plain), flops(with_head)
@@ -136,14 +138,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         cfg = train.setup_cfg(train.parse_args(["--trainer", "Spotlighter", *args.opts]))
         precision = Precision(args.prec, device)
+        torch.manual_seed(0)
+        backbone = random_backbone(args.backbone, precision, device)
+        space = LabelSpace(tuple(f"class {i}" for i in range(args.classes)), "Benchmark")
+        host = CoOp.make_method(cfg, backbone, space).to(device)
+        headed = Spotlighter.make_method(cfg, backbone, space).to(device)
     except (ValueError, AssertionError, RuntimeError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    torch.manual_seed(0)
-    backbone = random_backbone(args.backbone, precision, device)
-    space = LabelSpace(tuple(f"class {i}" for i in range(args.classes)), "Benchmark")
-    host = CoOp.make_method(cfg, backbone, space).to(device)
-    headed = Spotlighter.make_method(cfg, backbone, space).to(device)
     memory = getattr(headed.head, "memory", None)
     if memory is not None:
         memory.fill(torch.randn_like(memory.prototypes))

@@ -44,7 +44,14 @@ def test_release_preset_and_profile(tiny, capsys):
     assert "aten::" in printed.out
 
 
-def test_an_unknown_precision_is_named(tiny, capsys):
-    code, printed = run(capsys, "--prec", "fp8")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--prec", "fp8"), "fp8"),
+        (("TRAINER.SPOTLIGHTER.TOP_K", "99"), "TOP_K must be less than the 16 patches"),
+    ],
+)
+def test_bad_values_are_named(tiny, capsys, argv, message):
+    code, printed = run(capsys, *argv)
     assert code == 1
-    assert "fp8" in printed.err
+    assert message in printed.err
