@@ -31,7 +31,7 @@ seed, classes = int(flag("--seed")), argv[argv.index("DATASET.SUBSAMPLE_CLASSES"
 values = argv[argv.index("DATASET.SUBSAMPLE_CLASSES") + 2 :]
 keys = dict(zip(values[::2], values[1::2]))
 accuracy = (60.0 if classes == "base" else 70.0) + seed + (5 if "TRAINER.SPOTLIGHTER.SEMANTIC" in keys else 0)
-config = {"OPTIM": {"MAX_EPOCH": int(keys.get("OPTIM.MAX_EPOCH", 20))}, "TRAINER": {"SPOTLIGHTER": {"TOP_K": 5}}}
+config = {"OPTIM": {"MAX_EPOCH": int(keys.get("OPTIM.MAX_EPOCH", 15))}, "TRAINER": {"SPOTLIGHTER": {"TOP_K": 5}}}
 (folder / "metrics.json").write_text(json.dumps({
     "schema": 1, "finished": True, "mode": "eval" if "--eval-only" in argv else "train", "seed": seed,
     "classes": classes, "config": config, "epochs": [{"epoch": 3}], "wall_seconds": 4.2,
@@ -215,7 +215,7 @@ def test_a_run_with_another_config_is_refused_before_anything_starts(tool):
     tool("semantic", 1)
     code, _, err = tool("semantic", 1, "OPTIM.MAX_EPOCH", 5)
     assert code == 3
-    assert "holds a finished run with another config (OPTIM.MAX_EPOCH: the run has 20, now 5). Set OUTPUT" in err
+    assert "holds a finished run with another config (OPTIM.MAX_EPOCH: the run has 15, now 5). Set OUTPUT" in err
     assert len(err.splitlines()) == 4  # one sentence a folder
     assert len(tool.calls()) == 4
 
@@ -280,7 +280,7 @@ def test_csv_holds_means_spreads_and_the_papers_row(tool):
 def test_csv_without_published_rows_and_with_lists(tool):
     tool("prune", 1)
     rows = read_csv(tool.out / "prune.csv")
-    assert rows[2]["keys"] == "TRAINER.SPOTLIGHTER.PRUNE '[[2, 0.5]]'"
+    assert rows[2]["keys"] == "TRAINER.SPOTLIGHTER.PRUNE '[[3, 0.25]]'"
     assert {row["published_base"] + row["published_dataset"] for row in rows} == {""}
 
 
