@@ -47,7 +47,7 @@ def fill_bank(trainer: Spotlighter) -> None:
     for batch in tqdm(loader, desc="memory bank", disable=None, leave=False):
         trainer._stop_in_test()
         images, y = trainer.parse_batch_test(batch)
-        with trainer.precision.autocast():
+        with torch.no_grad(), trainer.precision.autocast():
             tokens.append(best_tokens(method, images, max(k, K)).cpu())
             teacher = method.host.teacher(images)
         label.append((y if teacher is None else teacher.argmax(dim=1)).cpu())
