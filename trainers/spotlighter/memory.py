@@ -12,8 +12,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 LLOYD_STEPS = 10
@@ -112,6 +110,9 @@ def kmeans_prototypes(tokens: np.ndarray, n_proto: int, seed: int) -> np.ndarray
     Raises:
         ValueError: there are fewer tokens than prototypes.
     """
+    from sklearn.cluster import KMeans  # here: it takes a second to import, and only the start of a training needs it
+    from sklearn.exceptions import ConvergenceWarning
+
     if len(tokens) < n_proto:
         raise ValueError(f"{n_proto} prototypes need as many tokens of each class, got {len(tokens)}.")
     with warnings.catch_warnings():
