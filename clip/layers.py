@@ -39,6 +39,11 @@ def check_images(images: Tensor, size: int) -> None:
         )
 
 
+def take_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """Rows [B, n, W] at index [B, k]: [B, k, W]."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm computed in fp32 whatever the input's type; the result has the input's type."""
 

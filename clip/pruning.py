@@ -15,6 +15,8 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from .layers import take_rows
+
 
 def kept_counts(prune: Mapping[int, float] | None, n_blocks: int, n_patches: int) -> dict[int, int]:
     """How many patches travel on after a block, for the blocks after which any is dropped.
@@ -63,7 +65,7 @@ def prune_rows(rows: Tensor, attention: Tensor, n_patches: int, n_kept: int, n_f
     rest = slice(1, 1 + n_patches + n_fused)  # patches and fused row; what is kept gets weight 0 below
     order = attention[:, 1 : 1 + n_patches].argsort(dim=1, descending=True, stable=True)
     index = order[:, :n_kept].sort(dim=1).values  # [B, m]
-    kept = rows[:, 1:].gather(1, index[..., None].expand(-1, -1, rows.shape[2]))  # [B, m, w]
+    kept = take_rows(rows[:, 1:], index)  # [B, m, w]
     # The choice is piecewise constant and has no gradient; the weights keep theirs, so that the gradient which reaches
     # prompts is that of the function computed. The small term makes a plain mean, not 0/0, of rows without attention.
     weights = (attention[:, rest] + 1e-12).scatter(1, index, 0.0)  # [B, n+f]

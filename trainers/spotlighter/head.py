@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.layers import take_rows
 from trainers.spotlighter import activation, losses
 from trainers.spotlighter.interface import HeadInput, HeadOutput
 from trainers.spotlighter.mapping import IRMS, TRMS
@@ -137,19 +138,18 @@ class SpotlighterHead(nn.Module):
         Raises:
             ValueError: k is not less than the number of patches that can be activated.
         """
-        hidden = given.hidden
-        assert hidden is not None, "the tower must give what `want` names"
-        cls_token, patches = hidden[:, :1], hidden[:, 1 : hidden.shape[1] - given.n_fused]
+        cls_token, patches = given.hidden_parts()
         label = given.label if given.teacher is None else given.teacher.argmax(dim=1)
         with torch.no_grad():
             bank = self.memory.viewed(given.view)  # [C_train, K, d]
             matched = activation.match_class(given.image, bank)  # c* [B]
+            own = bank[matched]  # [B, K, d]
             prototypes = self.memory.prototypes[matched]  # [B, K, w], a copy: mapping reads the bank before the write
-            scores, index = self._activate(given, patches, bank[matched], label, matched)
-        tokens = take(patches, index).float()  # [B, k, w]
+            scores, index = self._activate(given, patches, own, label, matched)
+        tokens = take_rows(patches, index).float()  # [B, k, w]
         unit = given.view(tokens)  # [B, k, d]
-        nearest = torch.einsum("bkd,bjd->bkj", unit, bank[matched]).argmax(dim=2)  # [B, k]
-        partners = take(prototypes, nearest)  # U_match [B, k, w]
+        nearest = torch.einsum("bkd,bjd->bkj", unit, own).argmax(dim=2)  # [B, k]
+        partners = take_rows(prototypes, nearest)  # U_match [B, k, w]
         parts = self.options.filled_levels
         used = [name for name in parts if self.training or self.options.levels in ("both", name)]
         levels = {
@@ -200,7 +200,7 @@ class SpotlighterHead(nn.Module):
         scores = combined(own)
         index = activation.select(scores, o.top_k)
         if self.training and label is not None:
-            self.memory.update(take(patches, index).float(), label, given.view, given.scale)
+            self.memory.update(take_rows(patches, index).float(), label, given.view, given.scale)
             if o.recalculate and o.semantic:  # the sample-wise score alone would choose the same
                 scores = combined(given.view(self.memory.prototypes[matched]))
                 index = activation.select(scores, o.top_k)
@@ -247,8 +247,3 @@ class SpotlighterHead(nn.Module):
         if self.trm is None:
             return (text - text0).abs().mean()
         return self.trm.distance(text, text0, tokens, scale)
-
-
-def take(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows [B, n, w] at index [B, k]: [B, k, w]."""
-    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clip.layers import take_rows
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from trainers.spotlighter import activation
-from trainers.spotlighter.head import SpotlighterHead, take
+from trainers.spotlighter.head import SpotlighterHead
 from trainers.spotlighter.memory import kmeans_prototypes, random_prototypes
 
 if TYPE_CHECKING:
@@ -90,11 +91,10 @@ def best_tokens(method: SpotlighterMethod, images: Tensor, kept: int) -> Tensor:
     vision = method.host.image(images, {f"hidden:{last}"}, method.prune if method.prune_train else None)
     with torch.autocast(images.device.type, enabled=False):
         given = method.given(vision, method.host.frozen_text())
-        assert given.hidden is not None
-        patches = given.hidden[:, 1 : given.hidden.shape[1] - given.n_fused]
+        _, patches = given.hidden_parts()
         text = activation.mean_text(given.image, given.text, given.scale)
         scores = activation.sample_scores(given.view(patches), text)
-        return take(patches, activation.select(scores, min(kept, patches.shape[1] - 1))).float()
+        return take_rows(patches, activation.select(scores, min(kept, patches.shape[1] - 1))).float()
 
 
 def of_class(rows: Tensor, k: int, n_proto: int) -> np.ndarray:

@@ -32,6 +32,11 @@ class HeadInput:
     teacher: Tensor | None = None  # [B, C], logits of a distilling host's teacher; they take the place of labels
     classification_weight: float = 1.0  # of all cross-entropies of the logits
 
+    def hidden_parts(self) -> tuple[Tensor, Tensor]:
+        """Of `hidden`, the class token [B, 1, w] and the patches that can be activated [B, m, w]."""
+        assert self.hidden is not None, "the tower must give what `want` names"
+        return self.hidden[:, :1], self.hidden[:, 1 : self.hidden.shape[1] - self.n_fused]
+
 
 @dataclass
 class HeadOutput:

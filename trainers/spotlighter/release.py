@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.layers import take_rows
 from trainers.spotlighter.interface import HeadInput, HeadOutput
 from trainers.spotlighter.losses import classification
 
@@ -201,7 +202,7 @@ class ReleaseHead(nn.Module):
         Returns:
             [B, k+2, d].
         """
-        activated = adapted.gather(1, index[..., None].expand(-1, -1, adapted.shape[2]))  # [B, k, d]
+        activated = take_rows(adapted, index)  # [B, k, d]
         return torch.cat([adapted[:, :1], activated, adapted.mean(dim=1, keepdim=True)], dim=1)
 
     def cross_entropies(self, logits: Tensor, local: Tensor, given: HeadInput) -> dict[str, Tensor]:
