@@ -12,7 +12,7 @@ import traceback
 import torch
 from yacs.config import CfgNode as CN
 
-import datasets  # noqa: F401  registers the data sets
+import datasets
 import trainers  # noqa: F401  registers the trainers
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -48,7 +48,7 @@ FLAGS = {  # flag -> config key
 
 def extend_cfg(cfg: CN) -> None:
     """Declare the keys that the project adds to dassl's: its own, and those of every registered trainer."""
-    cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # "all" | "base" (first half of the classes, rounded up) | "new" (the rest)
+    datasets.extend_cfg(cfg)
     for name in TRAINER_REGISTRY.registered_names():
         declare = getattr(TRAINER_REGISTRY.get(name), "extend_cfg", None)
         if declare is not None:

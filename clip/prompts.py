@@ -22,6 +22,7 @@ class LabelSpace:
 
     names: tuple[str, ...]
     dataset: str = ""  # registry name of the data set, "" if there is none
+    template: str = ""  # hand-crafted sentence with a {} for the name; "": the data set's usual one
 
     def __post_init__(self) -> None:
         if isinstance(self.names, str):

@@ -1,71 +1,193 @@
-"""The base of readers with a split file: a reader states its facts and little else."""
+"""The base of all readers: a reader states the facts of a data set, and here is what is done with them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from yacs.config import CfgNode as CN
 
 from dassl.data.datasets import DatasetBase, Datum
-from datasets.splits import Item, Split, read_split, sample_few_shot, sample_generator, subsample_classes
+from datasets.errors import DatasetError
+from datasets.layout import check_images, data_root, dataset_folder, download_command, image_folder
+from datasets.samples import few_shot, report_pickles, sample_digest, samples_folder
+from datasets.splits import Item, Split, check_split, read_split, subsample_classes
 
 
-def data_root(cfg: CN) -> Path:
-    """The folder of the data sets.
+def extend_cfg(cfg: CN) -> None:
+    """Declare the keys of data sets that dassl does not have."""
+    node = cfg.DATASET
+    node.SUBSAMPLE_CLASSES = "all"  # "all" | "base" (first half of the classes, rounded up) | "new" (the rest)
+    node.SPLIT = "published"  # "published" | "local" (drawn from the official lists; results are not comparable)
+    node.VAL_IS_TEST = (
+        False  # data sets without validation images: True validates on the test images (ImageNet in CoOp)
+    )
+    node.TEMPLATE = ""  # hand-crafted sentence with one {} for the class name; "": the data set's own
+    folder = node.IMAGE_FOLDER = CN()  # of DATASET.NAME ImageFolder
+    folder.DIR = ""  # folder below DATASET.ROOT; "": DATASET.ROOT itself
+    folder.CLASSNAMES = "classnames.txt"  # lines "folder name", below that folder or absolute; optional
+    folder.TRAIN_SHARE = 0.5  # of each class, where no folders train and test divide the pictures
+    folder.VAL_SHARE = 0.2  # the same; and of train where there is a test folder, but no val folder
 
-    Raises:
-        FileNotFoundError: DATASET.ROOT is empty or no folder.
-    """
-    root = Path(cfg.DATASET.ROOT).expanduser().absolute()
-    if not cfg.DATASET.ROOT or not root.is_dir():
-        raise FileNotFoundError(
-            f"No data root at {cfg.DATASET.ROOT!r} (DATASET.ROOT); give the folder of the data sets with --root, or "
-            f"make it."
-        )
-    return root
+
+class Found(NamedTuple):
+    """A data set on disk: its folder, that of its pictures, its whole split, and whether that is the published one."""
+
+    folder: Path
+    images: Path
+    split: Split
+    published: bool | None  # None: nothing to compare with
 
 
 class SplitDataset(DatasetBase):
-    """A data set whose split is a file: few-shot sample, then class subset, then one `Datum` a picture.
+    """A data set of a fixed split: few-shot sample, then class subset, then one `Datum` a picture.
 
-    Subclasses set the attributes below, or override `load_split`.
+    Subclasses set the attributes below; those without a split file override `load_split`, those for which official
+    lists exist beside the published split override `local_split`.
 
     Attributes:
         dataset_dir: folder below the data root.
         image_dir: folder of the pictures below it; "": the folder itself.
-        split_file: name of the split file in it.
+        image_aliases: names under which archives hold that folder, for messages.
+        split_file: name of the split file in the folder.
         test_only: there is no training list; `train_x` is the test list, so that class names exist, and shots are
             ignored.
-        split_digest: SHA-256 of the split's content, for the run record.
+        n_classes: of the published split; 0: any number.
+        counts: pictures of the published split in train, val and test; a val of 0 that validates on test included.
+        published: SHA-256 of the published split's content (`Split.digest`).
+        published_files: file in the folder -> SHA-256 of its bytes, where the content's digest is not known.
+        small_classes: a class with fewer training pictures than shots is taken whole rather than refused.
+        split_digest: of the split in use, for the run record.
+        split_published: whether that is the published one; None: there is none to compare with.
+        sample_digest: of the training sample before the class subset, for the run record; None without shots.
 
     Raises:
-        FileNotFoundError: data root, split file or a picture of it is missing.
-        ValueError: the split file is damaged, NUM_SHOTS is larger than a class, or the class subset is unknown.
+        DatasetMissing: data root, a folder, the split file or pictures of it are missing.
+        DatasetError: the split file is damaged or of another data set.
+        ValueError: unknown DATASET.SPLIT or class subset.
     """
 
     dataset_dir = ""
     image_dir = "images"
+    image_aliases: tuple[str, ...] = ()
     split_file = ""
     test_only = False
+    n_classes = 0
+    counts = (0, 0, 0)
+    published = ""
+    small_classes = False
+    published_files: dict[str, str] = {}  # noqa: RUF012 -- a fact of the class
 
     def __init__(self, cfg: CN) -> None:
-        name = type(self).__name__
-        self.folder = data_root(cfg) / self.dataset_dir
-        split = self.load_split()
-        self.split_digest = split.digest
-        if self.test_only:
-            split = Split(split.test, [], split.test)
-        else:
-            split = sample_few_shot(split, cfg.DATASET.NUM_SHOTS, sample_generator(cfg.SEED), name)
-        split = subsample_classes(split, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
-        train, val, test = (self._read(items) for items in split)
+        found = self.find(cfg)
+        self.folder = found.folder
+        self.split_digest, self.split_published = found.split.digest, found.published
+        self.sample_digest: str | None = None
+        self._report(cfg)
+        split = self.divide(cfg, found)
+        check_images(
+            found.images, [item.path for part in split for item in part], type(self).__name__, found.folder.parent
+        )
+        train, val, test = (self._datums(found.images, items) for items in split)
         super().__init__(train_x=train, val=val, test=test)
 
-    def load_split(self) -> Split:
-        """The whole split, before sampling."""
-        return read_split(self.folder / self.split_file, self.test_only)
+    # ---- the data set on disk
 
-    def _read(self, items: Sequence[Item]) -> list[Datum]:
-        images = self.folder / self.image_dir
-        return [Datum(str(images / path), label, classname=name) for path, label, name in items]
+    def find(self, cfg: CN) -> Found:
+        """Folder, pictures and the whole split that the configuration asks for."""
+        kind = cfg.DATASET.get("SPLIT", "published")
+        if kind not in ("published", "local"):
+            raise ValueError(f"DATASET.SPLIT must be published or local, got {kind!r}.")
+        return self.find_below(data_root(cfg.DATASET.ROOT), local=kind == "local")
+
+    @classmethod
+    def find_below(cls, root: Path, local: bool = False) -> Found:
+        """The data set below a data root, needing no configuration.
+
+        Args:
+            local: draw the split from the official lists.
+        """
+        folder = cls.find_folder(root)
+        images = image_folder(folder, cls.image_dir, cls.image_aliases, cls.__name__)
+        if local:
+            split = cls.local_split(folder)
+            check_split(folder, split)
+            return Found(folder, images, split, False)
+        split = cls.load_split(folder)
+        n_classes = len({item.label for item in split.test})
+        if cls.n_classes and n_classes != cls.n_classes:
+            raise DatasetError(
+                f"{folder / cls.split_file} has {n_classes} classes, but {cls.__name__} has {cls.n_classes}; "
+                f"{cls.remedy(folder)}, or read a data set of your own with DATASET.NAME ImageFolder."
+            )
+        return Found(folder, images, split, cls.is_published(folder, split))
+
+    @classmethod
+    def find_folder(cls, root: Path) -> Path:
+        """The data set's folder below the data root."""
+        return dataset_folder(root, cls.dataset_dir, cls.__name__)
+
+    @classmethod
+    def load_split(cls, folder: Path) -> Split:
+        """The published split, whole."""
+        return read_split(folder / cls.split_file, cls.test_only, cls.remedy(folder))
+
+    @classmethod
+    def local_split(cls, folder: Path) -> Split:
+        """A split drawn from what the data set's authors publish; not the one that the field compares on.
+
+        Raises:
+            ValueError: the data set has no such lists.
+        """
+        raise ValueError(f"{cls.__name__} has no local split; leave DATASET.SPLIT at published.")
+
+    @classmethod
+    def remedy(cls, folder: Path) -> str:
+        """What to do about a missing or damaged file, for messages."""
+        return f"fetch the published one with: {download_command(cls.__name__, folder.parent)}"
+
+    @classmethod
+    def is_published(cls, folder: Path, split: Split) -> bool | None:
+        """Whether a split is the published one, by its content or by the bytes of its files; None: not known."""
+        if cls.published:
+            return split.digest == cls.published
+        if not cls.published_files:
+            return None
+        digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in cls.published_files}
+        return digests == cls.published_files
+
+    # ---- the part of it that a run uses
+
+    def divide(self, cfg: CN, found: Found) -> Split:
+        """The run's lists: few-shot sample of all classes first, then the class subset."""
+        split, name = found.split, type(self).__name__
+        if self.test_only:
+            split = Split(split.test, [], split.test)
+        elif cfg.DATASET.NUM_SHOTS > 0:
+            folder = self.samples_folder()
+            split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, name, folder, self.small_classes)
+            self.sample_digest = sample_digest(split.train)
+        if cfg.DATASET.get("VAL_IS_TEST", False):
+            if split.val:
+                raise ValueError(f"{name} has validation pictures of its own; leave DATASET.VAL_IS_TEST at False.")
+            split = split._replace(val=split.test)
+        return subsample_classes(split, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+
+    def samples_folder(self) -> Path:
+        """Where few-shot samples are kept."""
+        return samples_folder(self.folder)
+
+    def _report(self, cfg: CN) -> None:
+        report_pickles(self.folder)
+        if self.split_published is False:
+            which = "a local split" if cfg.DATASET.get("SPLIT") == "local" else "not the published split"
+            print(
+                f"Warning: {type(self).__name__} in {self.folder} has {which} (digest {self.split_digest[:16]}); "
+                f"results cannot be compared with published ones"
+            )
+
+    @staticmethod
+    def _datums(images: Path, items: Sequence[Item]) -> list[Datum]:
+        return [Datum.listed(f"{images}/{path}", label, classname=name) for path, label, name in items]

@@ -2,7 +2,7 @@
 
 A split file is JSON, {"train": [[path, label, name], ...], "val": [...], "test": [...]}, with relative paths and labels
 0..n-1, as the CoOp family publishes them (`split_zhou_*.json`). Nothing here touches pictures or draws from a global
-random generator that the caller did not hand over, and nothing is cached: sampling takes milliseconds.
+random generator that the caller did not hand over.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import json
 import os
 import random
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dassl.utils.files import write_text
+from datasets.errors import DatasetError, DatasetMissing
+from datasets.layout import is_relative, looks_like_web_page
 
 PARTS = ("train", "val", "test")
 SUBSETS = ("all", "base", "new")
@@ -44,36 +46,40 @@ class Split(NamedTuple):
         return hashlib.sha256(json.dumps(tree, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_split(path: str | os.PathLike[str], test_only: bool = False) -> Split:
+def read_split(path: str | os.PathLike[str], test_only: bool = False, remedy: str = "get it again") -> Split:
     """Read and check a split file.
 
     Args:
         test_only: the lists train and val may be empty.
+        remedy: what to do about a missing or damaged file, for messages.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no split file; the sentence names the first thing that is wrong.
+        DatasetMissing: there is no such file.
+        DatasetError: it is no split file; the sentence names the first thing that is wrong.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"No split file at {path}; put the published file there, because a split made anew is another benchmark."
+        raise DatasetMissing(
+            f"No split file at {path}; {remedy}. It is never made up: a split drawn anew is another benchmark."
         )
+    content = path.read_bytes()
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark in front
     except ValueError as error:  # of JSON and of UTF-8
-        raise ValueError(f"{path} is no JSON file ({error}); it may be incomplete, get it again.") from None
+        web_page = looks_like_web_page(content.decode("utf-8", "replace"))
+        reason = "it is a web page: its download failed" if web_page else error
+        raise DatasetError(f"{path} ({len(content)} bytes) is no JSON file ({reason}); {remedy}.") from None
     if not isinstance(tree, dict) or set(tree) != set(PARTS):
         found = ", ".join(sorted(map(str, tree))[:5]) if isinstance(tree, dict) else type(tree).__name__
-        raise ValueError(f"{path} must hold exactly the lists train, val and test, got {found or 'nothing'}.")
+        raise DatasetError(f"{path} must hold exactly the lists train, val and test, got {found or 'nothing'}.")
     split = Split(*(_read_part(path, part, tree[part]) for part in PARTS))
-    _check_labels(path, split, test_only)
+    check_split(path, split, test_only)
     return split
 
 
 def _read_part(path: Path, part: str, rows: Any) -> list[Item]:
     if not isinstance(rows, list):
-        raise ValueError(f"{path}: {part} must be a list of [path, label, class name], got a {type(rows).__name__}.")
+        raise DatasetError(f"{path}: {part} must be a list of [path, label, class name], got a {type(rows).__name__}.")
     items = []
     for number, row in enumerate(rows):
         where = f"{path}: {part}[{number}]"
@@ -82,39 +88,47 @@ def _read_part(path: Path, part: str, rows: Any) -> list[Item]:
             and [type(field) for field in row] == [str, int, str]  # bool is an int, but no label
             and row[1] >= 0
         ):
-            raise ValueError(f"{where} must be [path, label, class name] with a label of 0 or more, got {row!r:.80}.")
+            raise DatasetError(f"{where} must be [path, label, class name] with a label of 0 or more, got {row!r:.80}.")
         item = Item(*row)
-        parts = PurePosixPath(item.path).parts
-        if not parts or item.path.startswith("/") or ".." in parts or "\\" in item.path or ":" in parts[0]:
-            raise ValueError(
+        if not is_relative(item.path):
+            raise DatasetError(
                 f"{where} must name a picture below the image folder, by a relative path without .., got {item.path!r}."
             )
         items.append(item)
     return items
 
 
-def _check_labels(path: Path, split: Split, test_only: bool) -> None:
+def check_split(path: Path, split: Split, test_only: bool = False) -> None:
+    """Make sure that labels are 0..n-1 with one name each, in every list, and that no picture is in two lists.
+
+    Args:
+        path: where the split is from, for messages.
+
+    Raises:
+        DatasetError: they are not, or train or test is empty.
+    """
     names: dict[int, str] = {}
     places: dict[str, str] = {}
     for part, items in zip(PARTS, split, strict=True):
         for item in items:
             if names.setdefault(item.label, item.name) != item.name:
-                raise ValueError(
+                raise DatasetError(
                     f"{path}: label {item.label} is called {names[item.label]!r} and {item.name!r}; one name is right."
                 )
-            if places.setdefault(item.path, part) != part:
-                raise ValueError(
+            if item.path in places:
+                raise DatasetError(
                     f"{path}: {item.path} is in {places[item.path]} and in {part}; a picture has one place."
                 )
+            places[item.path] = part
     if not split.test or not (split.train or test_only):
-        raise ValueError(
+        raise DatasetError(
             f"{path}: train and test must not be empty, got {len(split.train)} and {len(split.test)} items."
         )
     n = max(names) + 1
     for part, items in zip(PARTS, split, strict=True):
         missing = set(range(n)) - {item.label for item in items}
         if missing and items:
-            raise ValueError(
+            raise DatasetError(
                 f"{path}: labels go up to {n - 1}, but {part} has no picture of label {min(missing)}; "
                 f"labels must be 0..n-1 in train, val and test."
             )
@@ -139,45 +153,102 @@ def sample_generator(seed: int) -> random.Random:
     return random.Random(seed if seed >= 0 else random.getrandbits(64))
 
 
-def sample_few_shot(split: Split, num_shots: int, generator: random.Random, where: str = "The data set") -> Split:
+def sample_few_shot(
+    split: Split, num_shots: int, generator: random.Random, where: str = "The data set", take_whole: bool = False
+) -> Split:
     """Draw `num_shots` training and at most four validation pictures a class; test stays whole.
 
     The rule of the family, item for item: classes in the order in which the list first names them, one `sample` each,
-    first train, then val with the same generator. A class with too few validation pictures is taken whole.
+    first train, then val with the same generator. A class with too few pictures is taken whole.
 
     Args:
         num_shots: below 1 returns the split as it is.
         generator: seeded with the run's seed, nothing drawn from it yet.
-        where: beginning of the error's sentence.
+        where: name of the data set, for messages.
+        take_whole: training classes may be smaller, too; a line says how many are.
 
     Raises:
-        ValueError: a class has fewer than `num_shots` training pictures.
+        ValueError: a class has fewer than `num_shots` training pictures, and not `take_whole`.
     """
     if num_shots < 1:
         return split
-    for items in _by_label(split.train):
-        if len(items) < num_shots:
+    short = [items for items in by_label(split.train) if len(items) < num_shots]
+    if short:
+        least = min(short, key=len)
+        if not take_whole:
             raise ValueError(
-                f"{where} has only {len(items)} training pictures of class {items[0].name!r}, but DATASET.NUM_SHOTS is "
-                f"{num_shots}; ask for at most {min(map(len, _by_label(split.train)))}."
+                f"{where} has only {len(least)} training pictures of class {least[0].name!r}, but DATASET.NUM_SHOTS is "
+                f"{num_shots}; ask for at most {len(least)}."
             )
+        print(
+            f"Note: classes of {where} with fewer than {num_shots} training pictures are taken whole: {len(short)}, "
+            f"the smallest is {least[0].name!r} with {len(least)}"
+        )
     train = _draw(split.train, num_shots, generator)
     return Split(train, _draw(split.val, min(num_shots, VAL_SHOTS), generator), split.test)
 
 
 def _draw(items: Sequence[Item], shots: int, generator: random.Random) -> list[Item]:
     drawn: list[Item] = []
-    for group in _by_label(items):
+    for group in by_label(items):
         drawn += generator.sample(group, shots) if len(group) >= shots else group
     return drawn
 
 
-def _by_label(items: Iterable[Item]) -> list[list[Item]]:
+def by_label(items: Iterable[Item]) -> list[list[Item]]:
     """Items of each label, labels in order of first appearance."""
     groups: dict[int, list[Item]] = {}
     for item in items:
         groups.setdefault(item.label, []).append(item)
     return list(groups.values())
+
+
+def cut_classes(items: Iterable[Item], train: float, val: float, generator: random.Random) -> Split:
+    """Cut each class at random into train, val and test, as the family does where nothing is published.
+
+    Args:
+        train: share of a class, rounded half to even; at least one picture.
+        val: share of a class, as far as one picture is left for test.
+        generator: a private one; items come in an order that does not depend on the file system.
+
+    Raises:
+        DatasetError: a class has a single picture.
+    """
+    split = Split([], [], [])
+    for group in by_label(items):
+        if len(group) < 2:
+            raise DatasetError(
+                f"Class {group[0].name!r} has the single picture {group[0].path}, but needs one to train on and one to "
+                f"test; add pictures, or remove its folder."
+            )
+        n = len(group)
+        n_train = min(max(round(n * train), 1), n - 1)
+        n_val = min(round(n * val), n - n_train - 1)
+        shuffled = generator.sample(group, n)
+        split.train.extend(shuffled[:n_train])
+        split.val.extend(shuffled[n_train : n_train + n_val])
+        split.test.extend(shuffled[n_train + n_val :])
+    return split
+
+
+def derive_val(items: Iterable[Item], share: float, generator: random.Random) -> tuple[list[Item], list[Item]]:
+    """Take validation pictures out of a training list: a share of each class, rounded half to even.
+
+    Args:
+        share: at least one picture of a class stays in train.
+        generator: a private one.
+
+    Returns:
+        train and val.
+    """
+    train: list[Item] = []
+    val: list[Item] = []
+    for group in by_label(items):
+        shuffled = generator.sample(group, len(group))
+        n_val = min(round(len(group) * share), len(group) - 1)
+        val += shuffled[:n_val]
+        train += shuffled[n_val:]
+    return train, val
 
 
 def subset_labels(items: Iterable[Item], subset: str) -> list[int]:

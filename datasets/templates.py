@@ -6,6 +6,8 @@ sentences; they start from "a photo of a".
 
 from __future__ import annotations
 
+from yacs.config import CfgNode as CN
+
 PLAIN_TEMPLATE = "a photo of a {}."
 
 # Zero-shot sentence of each registered data set, as CoOp and its descendants use it.
@@ -36,6 +38,18 @@ DATASET_TEMPLATES: dict[str, str] = {
 def dataset_template(dataset: str) -> str:
     """The hand-crafted template of a data set; "a photo of a {}." for data sets without one of their own."""
     return DATASET_TEMPLATES.get(dataset, PLAIN_TEMPLATE)
+
+
+def template_of(cfg: CN) -> str:
+    """The hand-crafted template of a run: DATASET.TEMPLATE, or the data set's own.
+
+    Raises:
+        ValueError: DATASET.TEMPLATE has not exactly one {}.
+    """
+    template = cfg.DATASET.get("TEMPLATE", "") or dataset_template(cfg.DATASET.NAME)
+    if template.count("{}") != 1:
+        raise ValueError(f"DATASET.TEMPLATE needs exactly one {{}} for the class name, got {template!r}.")
+    return template
 
 
 # CLIPFit's sentences differ in one place.

@@ -17,6 +17,7 @@ from dassl.engine.precision import Precision
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.torchtools import load_checkpoint, load_exactly
+from datasets.templates import template_of
 from trainers.method import Method
 
 
@@ -54,7 +55,7 @@ class MethodTrainer(TrainerX):
         self.precision = Precision(cfg.TRAINER[self.node].PREC, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         self.backbone = load_backbone(cfg.MODEL.BACKBONE.NAME, dtype=self.precision.weight_dtype, device=self.device)
-        space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME)
+        space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME, template_of(cfg))
         self.method = self.make_method(cfg, self.backbone, space).to(self.device)
         if cfg.MODEL.INIT_WEIGHTS:
             path = Path(cfg.MODEL.INIT_WEIGHTS)

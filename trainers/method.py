@@ -121,7 +121,7 @@ class Method(nn.Module):
         space = space or self.space
         if space not in self._frozen_text:
             tower = self.backbone.text
-            raw = tower(tower.templates(space, dataset_template(space.dataset)))
+            raw = tower(tower.templates(space, space.template or dataset_template(space.dataset)))
             self._frozen_text[space] = F.normalize(raw.float(), dim=-1)
         return self._frozen_text[space]
 

@@ -11,7 +11,7 @@ from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace
 from dassl.engine import TRAINER_REGISTRY
-from datasets.templates import IMAGENET_TEMPLATES_SELECT, dataset_template
+from datasets.templates import IMAGENET_TEMPLATES_SELECT, dataset_template, template_of
 from trainers.base import MethodTrainer, declare_precision
 from trainers.method import Method
 
@@ -65,7 +65,7 @@ class ZeroshotCLIP(MethodTrainer):
 
     @staticmethod
     def templates(cfg: CN) -> list[str]:
-        return [cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE or dataset_template(cfg.DATASET.NAME)]
+        return [cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE or template_of(cfg)]
 
     @classmethod
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
@@ -82,5 +82,5 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     @staticmethod
     def templates(cfg: CN) -> list[str]:
-        own = cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE
+        own = cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE or cfg.DATASET.TEMPLATE
         return [*IMAGENET_TEMPLATES_SELECT, own] if own else ensemble_templates(cfg.DATASET.NAME)

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import SplitDataset
 from datasets.shapes.domains import DOMAINS
 from datasets.shapes.files import IMAGES, ensure_rendered
-from datasets.splits import Split
 
 
 class RenderedDataset(SplitDataset):
@@ -23,9 +24,9 @@ class RenderedDataset(SplitDataset):
         cls.dataset_dir, cls.split_file = domain.folder, domain.split_file
         cls.test_only = domain.counts[0] == 0
 
-    def load_split(self) -> Split:
-        ensure_rendered(DOMAINS[type(self).__name__], self.folder.parent)
-        return super().load_split()
+    @classmethod
+    def find_folder(cls, root: Path) -> Path:
+        return ensure_rendered(DOMAINS[cls.__name__], root)
 
 
 @DATASET_REGISTRY.register()

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasets.errors import DatasetError
 from datasets.splits import (
     Item,
     Split,
+    cut_classes,
+    derive_val,
     read_split,
     sample_few_shot,
     sample_generator,
@@ -119,6 +122,47 @@ def test_more_shots_than_pictures_name_class_and_counts() -> None:
         sample_few_shot(HAND_MADE, 4, random.Random(0), "Toy")
 
 
+def test_small_classes_can_be_taken_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    sampled = sample_few_shot(HAND_MADE, 4, sample_generator(3), "Toy", take_whole=True)
+    assert counts(sampled.train) == {2: 4, 0: 3, 1: 4}
+    assert capsys.readouterr().out == (
+        "Note: classes of Toy with fewer than 4 training pictures are taken whole: 1, the smallest is 'name 0' with 3\n"
+    )
+
+
+# ---- splits of our own
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.integers(0, 9), st.integers(2, 30), min_size=1), st.integers(0, 10**6))
+def test_cut_classes_are_disjoint_complete_and_of_the_right_size(sizes: dict[int, int], seed: int) -> None:
+    rows = items("all", sizes)
+    split = cut_classes(rows, 0.5, 0.2, random.Random(seed))
+    assert sorted(chain(*split)) == sorted(rows)
+    assert sum(map(len, split)) == len(rows)
+    for label, n in sizes.items():
+        train, val, test = (counts(part).get(label, 0) for part in split)
+        assert train >= 1
+        assert test >= 1
+        if n >= 5:  # from there on, nothing has to be rounded up
+            assert (train, val) == (round(n / 2), round(n / 5))
+    assert cut_classes(rows, 0.5, 0.2, random.Random(seed)) == split
+
+
+def test_cut_of_a_single_picture() -> None:
+    with pytest.raises(DatasetError, match=r"Class 'name 3' has the single picture all/3_0.jpg, but needs"):
+        cut_classes(items("all", {1: 4, 3: 1}), 0.5, 0.2, random.Random(1))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.integers(0, 9), st.integers(1, 30), min_size=1), st.integers(0, 10**6))
+def test_derived_val_is_a_share_of_each_class(sizes: dict[int, int], seed: int) -> None:
+    rows = items("train", sizes)
+    train, val = derive_val(rows, 0.2, random.Random(seed))
+    assert sorted(train + val) == sorted(rows)
+    assert counts(val) == {label: round(n / 5) for label, n in sizes.items() if round(n / 5)}
+
+
 # ---- class subsets
 
 
@@ -202,6 +246,10 @@ BAD = {
     "drive letter": (tree(val=[["C:/a.jpg", 0, "cat"]]), r"must name a picture below"),
     "empty path": (tree(val=[["", 0, "cat"]]), r"must name a picture below"),
     "two names": (tree(val=[["c.jpg", 0, "dog"]]), r"label 0 is called 'cat' and 'dog'"),
+    "listed twice": (
+        tree(train=[["a.jpg", 0, "cat"], ["a.jpg", 0, "cat"]]),
+        r"a.jpg is in train and in train; a picture has one place",
+    ),
     "two places": (tree(val=[["a.jpg", 0, "cat"]]), r"a.jpg is in train and in val"),
     "gap in train": (
         tree(train=[["a.jpg", 0, "cat"], ["c.jpg", 2, "dog"]]),
@@ -236,10 +284,23 @@ def test_test_only_file(tmp_path: Path) -> None:
 def test_files_that_are_no_json(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "split.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"split.json is no JSON file .* get it again"):
+    with pytest.raises(ValueError, match=r"split.json \(\d+ bytes\) is no JSON file .* get it again"):
         read_split(path)
 
 
+def test_web_page_in_place_of_a_split_file(tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text("\n<!DOCTYPE html><html>Quota exceeded</html>")
+    with pytest.raises(DatasetError, match=r"is no JSON file \(it is a web page: its download failed\)"):
+        read_split(tmp_path / "split.json")
+
+
+def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    save_split(HAND_MADE, path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_split(path).digest == HAND_MADE.digest
+
+
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"No split file at .*split.json; put the published file there"):
+    with pytest.raises(FileNotFoundError, match=r"No split file at .*split.json; get it again. It is never made up"):
         read_split(tmp_path / "split.json")

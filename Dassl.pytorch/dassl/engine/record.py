@@ -96,7 +96,7 @@ def collect_facts(trainer: Any) -> dict[str, Any]:
         "class_names": getattr(data, "classnames", None),
         "data": {
             **{part: _length(getattr(data, part, None)) for part in ("train_x", "val", "test")},
-            "split_digest": getattr(data, "split_digest", None),
+            **{fact: getattr(data, fact, None) for fact in ("split_digest", "split_published", "sample_digest")},
         },
     }
 

@@ -35,6 +35,16 @@ class Datum:
             raise ValueError(f"impath must be a str, got a {type(impath).__name__}: {impath!r}.")
         if not os.path.isfile(impath):
             raise FileNotFoundError(f'No image at "{impath}"; check the data root and that the data set is complete.')
+        self._set(impath, label, domain, classname)
+
+    @classmethod
+    def listed(cls, impath: str, label: int = 0, domain: int = 0, classname: str = "") -> "Datum":
+        """A Datum of a file that a listing of its folder has shown, so that the disk is not asked once more."""
+        datum = cls.__new__(cls)
+        datum._set(impath, label, domain, classname)
+        return datum
+
+    def _set(self, impath: str, label: int, domain: int, classname: str) -> None:
         self._impath = impath
         self._label = label
         self._domain = domain
