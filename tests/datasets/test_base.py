@@ -162,7 +162,7 @@ def test_other_number_of_classes(root: Path) -> None:
     class Five(Pets):
         n_classes = 5
 
-    with pytest.raises(DatasetError, match=r"split_pets.json has 3 classes, but Five has 5; fetch .*DATASET.NAME Image"):
+    with pytest.raises(DatasetError, match=r"split_pets.json has 3 classes, but Five has 5; fetch .* ImageFolder"):
         Five(config(root))
 
 
