@@ -48,9 +48,8 @@ def test_caltech(tmp_path: Path) -> None:
 
 
 def test_eurosat(tmp_path: Path) -> None:
-    touch(
-        tmp_path / "eurosat/2750", [f"{name}/{name}_{i}.jpg" for name in ("AnnualCrop", "SeaLake") for i in range(10)]
-    )
+    images = tmp_path / "eurosat/2750"
+    touch(images, [f"{name}/{name}_{i}.jpg" for name in ("AnnualCrop", "SeaLake") for i in range(10)])
     split = local_split(tmp_path, "EuroSAT")
     assert classes(split) == ["Annual Crop Land", "Sea or Lake"]
     assert sizes(split) == [10, 4, 6]

@@ -12,6 +12,7 @@ from yacs.config import CfgNode as CN
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from datasets.shapes import domains
 from datasets.templates import DATASET_TEMPLATES
+from tests.datasets.conftest import Configure
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "datasets"
 
@@ -54,3 +55,21 @@ def test_missing_root(tmp_path: Path) -> None:
 def test_more_shots_than_pictures(tmp_path: Path, small: domains.Domain) -> None:
     with pytest.raises(ValueError, match=r"Shapes has only 1 training pictures of class 'gray star'"):
         build_dataset(config("Shapes", tmp_path, shots=16))
+
+
+def test_image_folder_of_the_same_pictures_is_the_same_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configure: Configure
+) -> None:
+    """Same pictures, labels, names, order and few-shot sample, hence the same training and accuracy."""
+    domain = replace(domains.DOMAINS["Shapes"], counts=(3, 2, 2))
+    monkeypatch.setitem(domains.DOMAINS, "Shapes", domain)
+    shots = ("DATASET.NUM_SHOTS", 2, "DATASET.SUBSAMPLE_CLASSES", "new")
+    rendered = build_dataset(configure("Shapes", *shots))
+    images = tmp_path / "shapes" / "images"
+    folders = sorted(path.name for path in (images / "train").iterdir())
+    lines = [f"{folder} {name}\n" for folder, name in zip(folders, domains.CLASS_NAMES, strict=True)]
+    (images / "classnames.txt").write_text("".join(lines))
+    keys = ("DATASET.IMAGE_FOLDER.DIR", "shapes/images", *shots)
+    folder = build_dataset(configure("ImageFolder", *keys))
+    for part in ("train_x", "val", "test"):
+        assert list(map(repr, getattr(folder, part))) == list(map(repr, getattr(rendered, part)))
