@@ -6,12 +6,13 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import SplitDataset
+from datasets.family import FolderStatics
 from datasets.local_splits import class_folder_items, cut
 from datasets.splits import Split
 
 
 @DATASET_REGISTRY.register()
-class DescribableTextures(SplitDataset):
+class DescribableTextures(FolderStatics, SplitDataset):
     dataset_dir = "dtd"
     split_file = "split_zhou_DescribableTextures.json"
     n_classes = 47

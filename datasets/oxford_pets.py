@@ -7,13 +7,14 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import SplitDataset
 from datasets.errors import DatasetError
+from datasets.family import SplitStatics
 from datasets.layout import read_lines
 from datasets.local_splits import with_val
 from datasets.splits import Item, Split
 
 
 @DATASET_REGISTRY.register()
-class OxfordPets(SplitDataset):
+class OxfordPets(SplitStatics, SplitDataset):
     dataset_dir = "oxford_pets"
     split_file = "split_zhou_OxfordPets.json"
     n_classes = 37

@@ -13,7 +13,7 @@ import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from dassl.utils.files import write_text
 from datasets.errors import DatasetError, DatasetMissing
@@ -22,6 +22,16 @@ from datasets.layout import is_relative, looks_like_web_page
 PARTS = ("train", "val", "test")
 SUBSETS = ("all", "base", "new")
 VAL_SHOTS = 4  # at most so many validation pictures a class in a few-shot run
+
+
+class Labelled(Protocol):
+    """Anything with a label."""
+
+    @property
+    def label(self) -> int: ...
+
+
+L = TypeVar("L", bound=Labelled)
 
 
 class Item(NamedTuple):
@@ -195,9 +205,9 @@ def _draw(items: Sequence[Item], shots: int, generator: random.Random) -> list[I
     return drawn
 
 
-def by_label(items: Iterable[Item]) -> list[list[Item]]:
+def by_label(items: Iterable[L]) -> list[list[L]]:
     """Items of each label, labels in order of first appearance."""
-    groups: dict[int, list[Item]] = {}
+    groups: dict[int, list[L]] = {}
     for item in items:
         groups.setdefault(item.label, []).append(item)
     return list(groups.values())
@@ -231,7 +241,7 @@ def cut_classes(items: Iterable[Item], train: float, val: float, generator: rand
     return split
 
 
-def derive_val(items: Iterable[Item], share: float, generator: random.Random) -> tuple[list[Item], list[Item]]:
+def derive_val(items: Iterable[L], share: float, generator: random.Random) -> tuple[list[L], list[L]]:
     """Take validation pictures out of a training list: a share of each class, rounded half to even.
 
     Args:
@@ -241,8 +251,8 @@ def derive_val(items: Iterable[Item], share: float, generator: random.Random) ->
     Returns:
         train and val.
     """
-    train: list[Item] = []
-    val: list[Item] = []
+    train: list[L] = []
+    val: list[L] = []
     for group in by_label(items):
         shuffled = generator.sample(group, len(group))
         n_val = min(round(len(group) * share), len(group) - 1)
@@ -251,7 +261,7 @@ def derive_val(items: Iterable[Item], share: float, generator: random.Random) ->
     return train, val
 
 
-def subset_labels(items: Iterable[Item], subset: str) -> list[int]:
+def subset_labels(items: Iterable[Labelled], subset: str) -> list[int]:
     """Labels of a class subset: "base" is the first half of the sorted labels, rounded up, "new" the rest.
 
     Raises:
