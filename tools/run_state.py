@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _settings(files: list[Path]) -> dict[str, Any]:
+def settings_of(files: list[Path]) -> dict[str, Any]:
     """Entries of yaml files, `A.B.C` -> value; of two files the later one counts."""
     settings: dict[str, Any] = {}
 
@@ -86,7 +86,7 @@ def _answer(args: argparse.Namespace) -> str:
         run = read_run(args.folder)
         seconds = (run.metrics or {}).get("wall_seconds")
         return f"{run.value:.2f}%" + (f" ({seconds:.0f} s)" if isinstance(seconds, (int, float)) else "")
-    return current_state(args.folder, args.after, args.epoch, args.options, _settings(args.config))
+    return current_state(args.folder, args.after, args.epoch, args.options, settings_of(args.config))
 
 
 def current_state(

@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # CoOp, base to new, second half: test what base2new_train.sh trained on the new classes of the data set.
 set -euo pipefail
-# shellcheck source=scripts/coop/method.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/method.sh"
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
-base2new_test "${METHOD[@]}" "$@"
+protocol base2new_test "$@"

@@ -7,15 +7,13 @@
 # Runs and results (CSV, PNG, SVG) are in $OUTPUT/ablation/$DATASET. From the environment: DATA, OUTPUT, SHOTS, CFG,
 # PYTHON (see scripts/common.sh), DATASET (default: shapes), and JOBS, runs side by side (default: 1).
 set -euo pipefail
-# shellcheck source=scripts/spotlighter/method.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/method.sh"
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 choose_python
 DATASET=${DATASET:-shapes}
 DATA=$(from_caller "${DATA:-$ROOT/data}")
 OUTPUT=$(from_caller "${OUTPUT:-$ROOT/output}")
-if [[ $DATASET == shapes* ]]; then CONFIG=${METHOD[1]}; else CONFIG=${METHOD[2]}; fi
+CFG=${CFG:-$("$PYTHON" -m tools.protocols spotlighter base2new "$DATASET" "${SHOTS:-16}")}
 if [[ $DATASET == shapes* && ${1:-} != -* ]]; then mkdir -p -- "$DATA"; fi # draws itself
-exec "$PYTHON" -m tools.ablate --dataset "$DATASET" --config "${CFG:-$CONFIG}" --root "$DATA" --shots "${SHOTS:-16}" \
+exec "$PYTHON" -m tools.ablate --dataset "$DATASET" --config "$CFG" --root "$DATA" --shots "${SHOTS:-16}" \
   --output "$OUTPUT/ablation/$DATASET" --jobs "${JOBS:-1}" "$@"

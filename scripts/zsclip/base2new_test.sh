@@ -3,4 +3,4 @@
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
-base2new_evaluate test_new ZeroshotCLIP mini_vit8 vit_b16 "$@"
+protocol base2new_test "$@"

@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = (
-    *("datasets/shapes", "datasets/eurosat", "datasets/imagenet"),
+    *("datasets/shapes", "datasets/shapes_a", "datasets/eurosat", "datasets/imagenet"),
     *("trainers/ZeroshotCLIP/mini_vit8", "trainers/ZeroshotCLIP/vit_b16"),
     *("trainers/CoOp/mini_vit8_ep20", "trainers/CoOp/vit_b16_ep200_ctxv1", "trainers/CoOp/vit_b16_ep50_ctxv1"),
+    *("trainers/CoOp/vit_b16", "trainers/CoOp/vit_b16_ep100", "trainers/CoOp/vit_b16_ep50"),
     *("trainers/Spotlighter/mini_vit8_ep15_paper", "trainers/Spotlighter/vit_b16_ep15_paper"),
 )
-OURS = ("DATA", "OUTPUT", "SHOTS", "CFG", "TRAINER", "LOADEP", "PYTHON", "SEEDS", "DATASET", "JOBS")
+OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "LOADEP", "PYTHON", "SEEDS", "DATASET", "JOBS")
 
 TRAIN_PY = '''\
 """Stands for the real train.py: appends its arguments to calls.jsonl and writes metrics.json."""
@@ -71,7 +72,7 @@ def copy(tmp_path: Path) -> Copy:
     root = tmp_path / "a repository"  # a space in the path must not matter
     shutil.copytree(ROOT / "scripts", root / "scripts")
     (root / "tools").mkdir()
-    for name in ("__init__", "run_reader", "run_state", "result_tables", "result_render"):
+    for name in ("__init__", "protocols", "run_protocol", "run_reader", "run_state", "result_tables", "result_render"):
         shutil.copy(ROOT / "tools" / f"{name}.py", root / "tools")
     shutil.copy(ROOT / "parse_test_res.py", root)
     (root / "train.py").write_text(TRAIN_PY)

@@ -1,0 +1,242 @@
+"""The field's protocols as runs: which data, which classes, which config, and where a run lies.
+
+`Run.folder` is the one place that knows where a run lies; the shell scripts, the sweeps and the result tables ask it.
+A method is a folder of `scripts/` with a `method.yaml`:
+
+    trainer: CoOp                       # registered name
+    trains: true                        # false: everything is an evaluation
+    configs:                            # protocol -> pattern -> config; the first pattern that fits counts
+      base2new: {"shapes*": mini_vit8_ep20, "imagenet": vit_b16_ep50_ctxv1, "*": vit_b16_ep200_ctxv1}
+      fewshot: {"shapes*": mini_vit8_ep20, "* 1": vit_b16_ep50, "*": vit_b16}
+
+A pattern stands for a data set, or for a data set and a number of shots.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE, EMBEDDED_SOURCE = "imagenet", "shapes"  # what is trained on for other data sets and domains
+DEFAULT_SHOTS, DEFAULT_OUTPUT = 16, "output"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One kind of run.
+
+    Attributes:
+        arguments: what a script of this kind is called with.
+        configs: key in `method.yaml`.
+        place: folder of its runs below the output folder.
+        classes: DATASET.SUBSAMPLE_CLASSES.
+        after: the protocol whose trained model it tests; "": it trains.
+    """
+
+    arguments: tuple[str, ...]
+    configs: str
+    place: str
+    classes: str
+    after: str = ""
+
+
+PROTOCOLS = {
+    "base2new_train": Protocol(("DATASET", "SEED"), "base2new", "base2new/train_base/{dataset}/shots_{shots}", "base"),
+    "base2new_test": Protocol(
+        ("DATASET", "SEED"), "base2new", "base2new/test_new/{dataset}/shots_{shots}", "new", "base2new_train"
+    ),
+    "fewshot": Protocol(("DATASET", "SHOTS", "SEED"), "fewshot", "fewshot/{dataset}/shots_{shots}", "all"),
+    "xd_train": Protocol(("SEED",), "xd", "xd/train/{source}/shots_{shots}", "all"),
+    "xd_test": Protocol(("DATASET", "SEED"), "xd", "xd/test/{source}/{dataset}/shots_{shots}", "all", "xd_train"),
+    "zeroshot": Protocol(("DATASET",), "zeroshot", "zeroshot/{dataset}", "all"),
+}
+
+
+class ProtocolError(ValueError):
+    """Something that cannot be run; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class MethodFiles:
+    """A folder of `scripts/`: the trainer it runs and its configs by protocol."""
+
+    folder: str
+    trainer: str
+    trains: bool
+    configs: dict[str, dict[str, str]]
+
+    def config(self, key: str, dataset: str, shots: int) -> str:
+        """Stem of the config of a protocol, a data set and a number of shots.
+
+        Raises:
+            ProtocolError: the method has none.
+        """
+        for pattern, config in self.configs.get(key, {}).items():
+            if fnmatchcase(dataset, pattern) or fnmatchcase(f"{dataset} {shots}", pattern):
+                return config
+        raise ProtocolError(f"scripts/{self.folder}/method.yaml names no config for {key} on {dataset}.")
+
+
+@cache
+def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
+    """Read `scripts/FOLDER/method.yaml`.
+
+    Raises:
+        ProtocolError: there is none, or it is damaged.
+    """
+    path = root / "scripts" / folder / "method.yaml"
+    if not path.is_file():
+        raise ProtocolError(f"No method '{folder}'; there are: {' '.join(method_folders(root))}.")
+    tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return MethodFiles(folder, tree["trainer"], tree.get("trains", True), tree["configs"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"{path} must name trainer and configs ({error!r}).") from None
+
+
+def method_folders(root: Path = ROOT) -> list[str]:
+    """Folders of `scripts/` that hold a method."""
+    return sorted(path.parent.name for path in (root / "scripts").glob("*/method.yaml"))
+
+
+def config_stems(folder: Path) -> list[str]:
+    """Names of the yaml files of a folder."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a protocol.
+
+    Attributes:
+        protocol: key of `PROTOCOLS`.
+        method: folder of `scripts/`.
+        dataset: stem of a file in `configs/datasets`; that of the test, where a model is tested elsewhere.
+        config: stem of a file in `config_folder`; "": the method's own for this protocol.
+        trainer: registered name; "": the method's.
+        source: data set of the training for other data sets and domains; "": ImageNet, or `shapes` on its domains.
+        output: folder of all runs.
+        options: entries of the config to change, KEY VALUE ….
+    """
+
+    protocol: str
+    method: str
+    dataset: str
+    seed: int = 1
+    shots: int = DEFAULT_SHOTS
+    config: str = ""
+    trainer: str = ""
+    source: str = ""
+    output: str = DEFAULT_OUTPUT
+    options: tuple[str, ...] = ()
+    root: Path = ROOT
+
+    def resolved(self) -> Run:
+        """The run with every choice made.
+
+        Raises:
+            ProtocolError: there is no such method, protocol, data set or config.
+        """
+        files = method_files(self.method, self.root)
+        if self.protocol not in PROTOCOLS:
+            raise ProtocolError(f"No protocol '{self.protocol}'; there are: {' '.join(PROTOCOLS)}.")
+        protocol = PROTOCOLS[self.protocol]
+        embedded = self.dataset.startswith(EMBEDDED_SOURCE)
+        source = self.source or (EMBEDDED_SOURCE if embedded else SOURCE)
+        dataset = source if self.protocol == "xd_train" else self.dataset
+        for name in {dataset, source} if protocol.configs == "xd" else {dataset}:
+            if not (self.root / "configs/datasets" / f"{name}.yaml").is_file():
+                there = " ".join(config_stems(self.root / "configs/datasets"))
+                raise ProtocolError(f"unknown data set '{name}'; there are: {there}")
+        trained_on = source if protocol.configs == "xd" else dataset
+        config = self.config or files.config(protocol.configs, trained_on, self.shots)
+        run = replace(
+            self, dataset=dataset, source=source, config=config, trainer=self.trainer or files.trainer
+        )  # fmt: skip
+        if not run.config_file.is_file():
+            there = " ".join(config_stems(run.config_file.parent)) or "none"
+            raise ProtocolError(f"no config {run.config_file.relative_to(self.root)}; CFG can be: {there}")
+        return run
+
+    @property
+    def trains(self) -> bool:
+        return method_files(self.method, self.root).trains and not PROTOCOLS[self.protocol].after
+
+    @property
+    def classes(self) -> str:
+        return PROTOCOLS[self.protocol].classes
+
+    @property
+    def config_file(self) -> Path:
+        """A trainer without configs of its own is a variant of the method, and uses the method's."""
+        folder = self.root / "configs/trainers" / self.trainer
+        if not folder.is_dir():
+            folder = folder.with_name(method_files(self.method, self.root).trainer)
+        return folder / f"{self.config}.yaml"
+
+    @property
+    def dataset_file(self) -> Path:
+        return self.root / "configs/datasets" / f"{self.dataset}.yaml"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies; of a resolved run."""
+        place = PROTOCOLS[self.protocol].place.format(dataset=self.dataset, shots=self.shots, source=self.source)
+        return Path(self.output, place, self.trainer, self.config, f"seed{self.seed}")
+
+    @property
+    def model(self) -> Run | None:
+        """The training run whose model this one tests; None if there is nothing to load."""
+        after = PROTOCOLS[self.protocol].after
+        if not after or not method_files(self.method, self.root).trains:
+            return None
+        return replace(self, protocol=after, dataset=self.source if after == "xd_train" else self.dataset)
+
+    def script(self) -> list[str]:
+        """The script of this run and its arguments, as a person types them."""
+        values = {"DATASET": self.dataset, "SEED": str(self.seed), "SHOTS": str(self.shots)}
+        arguments = [values[name] for name in PROTOCOLS[self.protocol].arguments]
+        return [f"scripts/{self.method}/{self.protocol}.sh", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """Variables that the script needs to make this run: those that are not at their defaults."""
+        plain = Run(self.protocol, self.method, self.dataset, self.seed, self.shots, root=self.root)
+        if self.protocol == "xd_train":
+            plain = replace(plain, source=self.source)  # the data set itself: named below
+        plain = plain.resolved()
+        named = {"CFG": (self.config, plain.config), "TRAINER": (self.trainer, plain.trainer)}
+        if PROTOCOLS[self.protocol].configs == "xd":
+            default = SOURCE if self.protocol == "xd_train" else plain.source
+            named["SOURCE"] = (self.source, default)
+        if "SHOTS" not in PROTOCOLS[self.protocol].arguments:
+            named["SHOTS"] = (str(self.shots), str(DEFAULT_SHOTS))
+        named["OUTPUT"] = (self.output, DEFAULT_OUTPUT)
+        return {name: value for name, (value, default) in named.items() if value != default}
+
+    def shell_line(self) -> str:
+        """What a person types in the repository to make this run."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment().items()]
+        return " ".join([*variables, "bash", *self.script(), *map(shlex.quote, self.options)])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the config that a method has for a protocol: METHOD KEY DATASET SHOTS, for scripts."""
+    method, key, dataset, shots = sys.argv[1:] if argv is None else argv
+    try:
+        print(method_files(method).config(key, dataset, int(shots)))
+    except ProtocolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
