@@ -54,8 +54,9 @@ PROTOCOLS = {
         ("DATASET", "SEED"), "base2new", "base2new/test_new/{dataset}/shots_{shots}", "new", "base2new_train"
     ),
     "fewshot": Protocol(("DATASET", "SHOTS", "SEED"), "fewshot", "fewshot/{dataset}/shots_{shots}", "all"),
-    "xd_train": Protocol(("SEED",), "xd", "xd/train/{source}/shots_{shots}", "all"),
-    "xd_test": Protocol(("DATASET", "SEED"), "xd", "xd/test/{source}/{dataset}/shots_{shots}", "all", "xd_train"),
+    # Training for other data sets is few-shot training on all classes of the source: the same run, where configs agree.
+    "xd_train": Protocol(("SEED",), "xd", "fewshot/{source}/shots_{shots}", "all"),
+    "xd_test": Protocol(("DATASET", "SEED"), "xd", "xd/{source}/{dataset}/shots_{shots}", "all", "xd_train"),
     "zeroshot": Protocol(("DATASET",), "zeroshot", "zeroshot/{dataset}", "all"),
 }
 

@@ -45,14 +45,14 @@ def test_few_shot_schedules_of_coop(copy, dataset, shots, config):
 def test_other_domains(copy):
     """What xd_test loads is what xd_train made; the domains of the embedded benchmark know their source."""
     done = copy.run("scripts/coop/xd_test.sh", "shapes_a", 1)
-    model = f"output/xd/train/shapes/shots_16/CoOp/{CFG}/seed1"
+    model = f"output/fewshot/shapes/shots_16/CoOp/{CFG}/seed1"
     assert done.stderr == (
         f"error: no finished training in {model}. Train first: SOURCE=shapes bash scripts/coop/xd_train.sh 1\n"
     )
     assert copy.run("scripts/coop/xd_train.sh", 1, SOURCE="shapes").returncode == 0
     done = copy.run("scripts/coop/xd_test.sh", "shapes_a", 1)
     assert done.returncode == 0, done.stderr
-    folder = f"output/xd/test/shapes/shapes_a/shots_16/CoOp/{CFG}/seed1"
+    folder = f"output/xd/shapes/shapes_a/shots_16/CoOp/{CFG}/seed1"
     flags = ("--eval-only", "--model-dir", model, "--load-epoch", "20")
     assert copy.calls == [command(model), command(folder, *flags, dataset="shapes_a")]
     assert f"== CoOp ({CFG}), all classes of shapes_a, trained on shapes, 16 shots, seed 1\n" in done.stdout
@@ -62,13 +62,20 @@ def test_imagenet_is_the_source_of_real_data_sets(copy):
     assert copy.run("scripts/coop/xd_train.sh", 3).returncode == 0
     assert copy.run("scripts/coop/xd_test.sh", "eurosat", 3).returncode == 0
     config = "vit_b16_ep50_ctxv1"
-    model = f"output/xd/train/imagenet/shots_16/CoOp/{config}/seed3"
-    folder = f"output/xd/test/imagenet/eurosat/shots_16/CoOp/{config}/seed3"
+    model = f"output/fewshot/imagenet/shots_16/CoOp/{config}/seed3"
+    folder = f"output/xd/imagenet/eurosat/shots_16/CoOp/{config}/seed3"
     flags = ("--eval-only", "--model-dir", model, "--load-epoch", "20")
     assert copy.calls == [
         command(model, config=config, dataset="imagenet", seed="3"),
         command(folder, *flags, config=config, dataset="eurosat", seed="3"),
     ]
+
+
+def test_training_for_other_domains_is_the_few_shot_run(copy):
+    assert copy.run("scripts/coop/xd_train.sh", 1, SOURCE="shapes").returncode == 0
+    done = copy.run("scripts/coop/fewshot.sh", "shapes", 16, 1)
+    assert "finished already" in done.stdout
+    assert len(copy.calls) == 1
 
 
 def test_zero_shot(copy):
