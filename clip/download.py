@@ -1,104 +1,107 @@
-"""Fetching one file over HTTP: resumed, checked, renamed into place only when complete."""
+"""Fetching one file: from the first of its addresses that gives it, resumed, checked, renamed into place when complete.
+
+Beside `<target>` there may be `<target>.part` (what has arrived), `<target>.part.json` (from where, and which version
+of it), `<target>.bad` (complete, but the wrong file) and `<target>.lock`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import logging
 import os
-import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
+
+from .expected import BLOCK, DownloadError, Expected, Source, WrongFileError, sha256
+from .transfer import is_web_page, note_path, receive, size_of, web_page
+
+__all__ = ["DownloadError", "Expected", "Receiver", "Source", "WrongFileError", "fetch", "fetch_any", "sha256"]
 
 logger = logging.getLogger(__name__)
 
-TRIES = 4
-PAUSE = 1.0  # seconds before the second try; doubled for each further one
-TIMEOUT = 30.0  # seconds without a byte
-BLOCK = 1 << 20  # bytes
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+Receiver = Callable[[str, Path, bool], None]
+"""Fills a file with what an address of its scheme holds (address, file, quiet); RuntimeError with the reason if not."""
 
 
 def fetch(url: str, target: Path, digest: str | None = None) -> Path:
-    """Download `url` to `target`.
-
-    An interrupted download leaves `<target>.part`, from which the next one goes on. Several processes may ask for the
-    same file; one downloads, the others wait.
+    """Download `url` to `target`; see `fetch_any`.
 
     Args:
-        digest: SHA-256 that the file must have; a file already in place is taken if it has it, and replaced if not.
+        digest: SHA-256 that the file must have.
+    """
+    return fetch_any([Source(url, Expected(sha256=digest))], target)
+
+
+def fetch_any(
+    sources: Sequence[Source], target: Path, receivers: Mapping[str, Receiver] | None = None, quiet: bool = False
+) -> Path:
+    """Download a file from the first of its addresses that gives the right one.
+
+    An interrupted download leaves `<target>.part`, from which the next one goes on. A complete file with another digest
+    becomes `<target>.bad`. Several processes may ask for the same file; one downloads, the others wait. A file already
+    in place is taken if it is as expected, and replaced if not.
+
+    Args:
+        sources: at least one.
+        receivers: what downloads addresses of other schemes than http and https, by scheme.
+        quiet: no progress.
 
     Raises:
-        RuntimeError: the file did not arrive, or arrived with another digest.
+        WrongFileError: no address gave the file, and at least one gave another file.
+        DownloadError: no address gave the file.
+        RuntimeError: the disk did not take it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if target.is_file():
-            if digest is None or sha256(target) == digest:
+            if any(source.expected.fault(target) is None for source in sources):
                 return target
-            logger.warning("%s does not have the SHA-256 of %s; downloading it again.", target, url)
-        part = target.with_name(f"{target.name}.part")
-        resumed = _receive(url, part)
-        if digest is not None and (found := sha256(part)) != digest:
-            part.unlink()
-            if resumed:  # the part may have been of another file: once more from the start
-                _receive(url, part)
-                found = sha256(part)
-            if found != digest:
-                part.unlink(missing_ok=True)
-                raise RuntimeError(f"{url} sent a file with SHA-256 {found} where {digest} was expected.")
-        os.replace(part, target)
-    return target
+            known = sources[0].expected.digest.partition(" ")[0] or "size"
+            logger.warning("%s does not have the %s of %s; downloading it again.", target, known, sources[0].address)
+        errors: list[DownloadError] = []
+        for source in sources:
+            try:
+                _fetch_one(source, target, receivers or {}, quiet)
+                return target
+            except DownloadError as error:
+                errors.append(error)
+                if len(errors) < len(sources):
+                    logger.warning("%s Trying the next address.", error)
+    if len(errors) == 1:
+        raise errors[0]
+    kind = WrongFileError if any(isinstance(error, WrongFileError) for error in errors) else DownloadError
+    raise kind(f"None of {len(errors)} addresses gave {target.name}: " + " ".join(map(str, errors)))
 
 
-def _receive(url: str, part: Path) -> bool:
-    """Fill `part` with the bytes behind `url`; True if it had some of them before."""
-    resumed = part.is_file() and part.stat().st_size > 0
-    reason = ""
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+def _fetch_one(source: Source, target: Path, receivers: Mapping[str, Receiver], quiet: bool) -> None:
+    part = target.with_name(f"{target.name}.part")
+    receiver = receivers.get(source.address.partition(":")[0])
+    resumed = receiver is None and size_of(part) > 0
+    fault = _fill(source, part, receiver, quiet)
+    if fault and resumed:  # the part may have been of another file: once more from the start
+        part.unlink()
+        fault = _fill(source, part, receiver, quiet)
+    if fault:
+        bad = target.with_name(f"{target.name}.bad")
+        os.replace(part, bad)
+        raise WrongFileError(f"{source.address} sent a file with {fault}; it is kept as {bad}.")
+    os.replace(part, target)
+    note_path(part).unlink(missing_ok=True)
+
+
+def _fill(source: Source, part: Path, receiver: Receiver | None, quiet: bool) -> str | None:
+    """Let the whole file arrive in `part`; return what is wrong with it."""
+    if receiver is None:
+        receive(source, part, quiet)
+    else:
         try:
-            _append(url, part)
-            return resumed
-        except urllib.error.HTTPError as error:
-            if error.code == 416:  # nothing behind the end of `part`: it is complete, or of another file
-                return resumed
-            reason = f"HTTP status {error.code} {error.reason}"
-            if error.code < 500 and error.code != 429:
-                break
-        except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and cut connections among them
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-    raise RuntimeError(f"{url} could not be downloaded: {reason}.")
-
-
-def _append(url: str, part: Path) -> None:
-    """One connection: ask for what `part` lacks, and write it behind what is there."""
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        if response.status != 206:  # the server sends the whole file
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length is not None else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None)
-        with bar, part.open("ab" if have else "wb") as file:
-            while block := response.read(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-            file.flush()
-            os.fsync(file.fileno())
-    if total is not None and part.stat().st_size != total:
-        raise ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
+            receiver(source.address, part, quiet)
+        except RuntimeError as error:
+            raise DownloadError(f"{source.address} could not be downloaded: {error}.") from error
+    with part.open("rb") as file:
+        head = file.read(BLOCK)
+    if is_web_page(head):
+        part.unlink()
+        raise web_page(source.address)
+    return source.expected.fault(part, quiet)
