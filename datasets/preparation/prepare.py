@@ -94,7 +94,7 @@ def _carry_out(plan: Plan, options: Options) -> Outcome:
     helpers: list[Path] = []  # archives that another one needs
     for step in plan.select("use", "make", "download"):
         try:
-            _do(step, folder, helpers, options)
+            _do(step, dataset, folder, helpers, options)
         except (ArchiveError, WrongFileError) as error:
             failures.append((DAMAGED, _advise(step, folder, str(error))))
         except DownloadError as error:
@@ -112,12 +112,15 @@ def _carry_out(plan: Plan, options: Options) -> Outcome:
 
 
 def _incomplete(plan: Plan, failures: list[tuple[int, str]]) -> Outcome:
+    by_hand = to_bring(plan)
+    if not by_hand and any(code in (NETWORK, DAMAGED) for code, _ in failures):
+        by_hand = list(plan.dataset.manual)  # nothing that goes by itself has worked
     failures = [*((DAMAGED, step.reason) for step in plan.select("blocked")), *failures]
     code = max([INCOMPLETE, *(code for code, _ in failures)])
-    return Outcome(plan.dataset, "incomplete", code, [*(note for _, note in failures), *to_bring(plan)])
+    return Outcome(plan.dataset, "incomplete", code, [*(note for _, note in failures), *by_hand])
 
 
-def _do(step: Step, folder: Path, helpers: list[Path], options: Options) -> None:
+def _do(step: Step, dataset: Dataset, folder: Path, helpers: list[Path], options: Options) -> None:
     """Carry out one step."""
     artefact = step.artefact
     if artefact.made:
@@ -138,23 +141,27 @@ def _do(step: Step, folder: Path, helpers: list[Path], options: Options) -> None
             if not helpers:
                 raise RuntimeError(f"{path} has no labels; bring the development kit, too.")
             rules["imagenet_val"] = val_place(helpers[0])
-        listed = _listed(folder) if options.listed_only else None
+        listed = _listed(dataset, folder) if options.listed_only else None
         unpack_into(path, artefact, folder, rules, listed, options.quiet)
 
 
-def _listed(folder: Path) -> set[str] | None:
-    """Paths of the split file's pictures; None where there is no split file.
+def _listed(dataset: Dataset, folder: Path) -> set[str] | None:
+    """Paths of the split file's pictures; None for a data set without one.
 
     Raises:
-        RuntimeError: it cannot be read.
+        RuntimeError: it is not there, or cannot be read.
     """
-    for path in folder.glob("split_zhou_*.json"):
-        try:
-            tree = json.loads(path.read_text(encoding="utf-8-sig"))
-            return {item[0] for part in ("train", "val", "test") for item in tree[part]}
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise RuntimeError(f"{path} is no split file, which --listed-only needs ({error!r:.200}).") from error
-    return None
+    names = [artefact.file for artefact in dataset.artefacts if artefact.file.startswith("split_zhou_")]
+    if not names:
+        return None
+    path = folder / names[0]
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
+        return {item[0] for part in ("train", "val", "test") for item in tree[part]}
+    except FileNotFoundError:
+        raise RuntimeError(f"--listed-only needs {path}, which has to come first.") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise RuntimeError(f"{path} is no split file, which --listed-only needs ({error!r:.200}).") from error
 
 
 def _class_names(artefact: Artefact) -> bytes:

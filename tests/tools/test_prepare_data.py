@@ -215,17 +215,9 @@ def test_help(capsys, argv):
 @pytest.mark.slow
 def test_as_a_program(sources, tmp_path):
     """From another folder, without the repository on the path."""
-    command = [
-        sys.executable,
-        str(ROOT / "tools/prepare_data.py"),
-        "download",
-        "eurosat",
-        "--root",
-        str(tmp_path / "d"),
-    ]
-    done = subprocess.run(
-        [*command, "--sources", str(sources.sources)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, ROOT / "tools/prepare_data.py", "download", "eurosat"]
+    command += ["--root", tmp_path / "d", "--sources", sources.sources]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("Fetching split_zhou_EuroSAT.json (")
     assert json.loads((tmp_path / "d/eurosat/split_zhou_EuroSAT.json").read_text())["train"]

@@ -410,6 +410,16 @@ class TestFaults:
         assert len(bench.server.asked("split_zhou_Caltech101.json")) == requests
         assert (bench.place / "101_ObjectCategories").is_dir()
 
+    def test_a_mirror_that_is_down(self, bench):
+        """Then there are the steps by hand."""
+        bench.offer("StanfordCars", CARS)
+        bench.server.faults["stanford_cars.zip"] = [404]
+        outcome = bench.prepare()
+        assert outcome.code == 3
+        assert "stanford_cars.zip could not be downloaded: HTTP status 404 Not Found." in outcome.notes[0]
+        assert outcome.notes[1:] == list(bench.dataset.manual)
+        assert "cars_train.tgz and cars_test.tgz of the original release do as well." in "\n".join(outcome.notes)
+
     def test_google_drive_refuses(self, bench, monkeypatch):
         bench.offer("Food101", {"split_zhou_Food101.json": split()})
         text = bench.sources.read_text()
@@ -552,6 +562,18 @@ class TestFaults:
         outcome = bench.prepare()
         assert outcome.code == 1
         assert outcome.notes[0] == f"Cannot write {bench.place}/split_zhou_Caltech101.json (No space left on device)."
+
+    def test_the_list_comes_before_the_pictures(self, bench):
+        """Not everything is unpacked just because the list has failed to come."""
+        packed = pack_zip(pictures("sun397/SUN397/a/1.jpg"))
+        bench.offer("SUN397", {"split_zhou_SUN397.json": split(), "sun397.zip": packed})
+        bench.server.faults["split_zhou_SUN397.json"] = [404]
+        outcome = bench.prepare(listed_only=True)
+        assert outcome.code == 3
+        assert outcome.notes[1] == (
+            f"--listed-only needs {bench.place}/split_zhou_SUN397.json, which has to come first."
+        )
+        assert tree(bench.place) == ["archives/sun397.zip"]
 
     def test_a_split_that_cannot_tell_what_is_listed(self, bench):
         bench.offer(
