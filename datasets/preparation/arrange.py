@@ -58,7 +58,7 @@ def listed_only(place: Place, listed: Collection[str]) -> Place:
 
 
 def presence(path: Path) -> str:
-    """ "absent", "there", or a sentence that says what stands in the way.
+    """State of a place: "absent", "there", or a sentence that says what stands in the way.
 
     A folder is there if it holds anything; whether it holds everything is for `verify` to say. A name with a suffix is
     that of a file.
@@ -83,16 +83,13 @@ def unpack_into(
     rules: Mapping[str, Place],
     listed: Collection[str] | None = None,
     quiet: bool = False,
-) -> list[str]:
+) -> None:
     """Unpack what an archive is good for and is not there yet; an error or an interruption leaves nothing behind.
 
     Args:
         archive: the file of `artefact`.
         folder: of the data set.
         listed: the only pictures to unpack, see `listed_only`.
-
-    Returns:
-        What was put in place, paths below the folder.
 
     Raises:
         ArchiveError: the archive is unsafe or damaged, or lacks something.
@@ -109,11 +106,9 @@ def unpack_into(
             if not place.optional and presence(temporary / place.to) != "there":
                 found = place.sources[0] if place.sources else "picture"
                 raise ArchiveError(f"{archive} holds no {found}; it is not the archive that was expected.")
-        there = [place.to for place in absent if (temporary / place.to).exists()]
-        for to in there:
+        for to in (place.to for place in absent if (temporary / place.to).exists()):
             (folder / to).parent.mkdir(parents=True, exist_ok=True)
             (temporary / to).rename(folder / to)
-        return there
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

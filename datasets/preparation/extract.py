@@ -31,7 +31,7 @@ Place = Callable[[str], Union[str, "Place", None]]
 """Where a member goes: a path below the folder; None: nowhere; a `Place`: it is an archive, and that unpacks it."""
 
 
-def unpack(archive: Path, folder: Path, place: Place, expected: int, quiet: bool = False) -> int:
+def unpack(archive: Path, folder: Path, place: Place, expected: int, quiet: bool = False) -> None:
     """Unpack what `place` wants of an archive; modes, owners and times in it are ignored.
 
     Args:
@@ -39,9 +39,6 @@ def unpack(archive: Path, folder: Path, place: Place, expected: int, quiet: bool
         folder: where to; exists, and is thrown away by the caller after an error.
         place: called with the name of each file, without a leading "./".
         expected: bytes that the files should have in all, roughly.
-
-    Returns:
-        Number of files that are there now.
 
     Raises:
         UnsafeArchive: a member would land elsewhere or is no regular file, two names differ in case only, or there is
@@ -55,14 +52,13 @@ def unpack(archive: Path, folder: Path, place: Place, expected: int, quiet: bool
         archive.open("rb") as file,
     ):
         unpacking.read(file, str(archive), place, lambda: progress.advance(max(0, file.tell() - progress.done)))
-    return unpacking.files
 
 
 class _Unpacking:
     def __init__(self, archive: Path, folder: Path, limit: int) -> None:
         self.archive, self.folder, self.limit = archive, folder, limit
         self.packed = archive.stat().st_size
-        self.count = self.total = self.files = 0
+        self.count = self.total = 0
         self.folders: set[Path] = set()
 
     def read(self, file: IO[bytes], label: str, place: Place, step: Callable[[], None]) -> None:
@@ -121,7 +117,6 @@ class _Unpacking:
             raise ArchiveError(
                 f"{label} is damaged or incomplete ({member.name!r:.200} is too short); delete it and get it again."
             )
-        self.files += 1
 
 
 def _checked_name(member: Member, label: str) -> str:
