@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from clip.transfer import is_web_page
 from datasets.errors import DatasetError, DatasetMissing
 
 PREPARE = "python tools/prepare_data.py"
@@ -130,21 +131,17 @@ def read_lines(path: Path, what: str, reader: str) -> list[str]:
     """
     if not path.is_file():
         raise DatasetMissing(f"No {what} at {path}; fetch it with: {download_command(reader, path.parent.parent)}.")
+    content = path.read_bytes()
+    if is_web_page(content):
+        raise DatasetError(f"{path} is a web page, not the {what}: its download failed; delete it and get it again.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DatasetError(f"{path} is not a text file, but should be the {what}; get it again.") from None
-    if looks_like_web_page(text):
-        raise DatasetError(f"{path} is a web page, not the {what}: its download failed; delete it and get it again.")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DatasetError(f"{path} is empty, but should be the {what}; get it again.")
     return lines
-
-
-def looks_like_web_page(text: str) -> bool:
-    """Whether a file that should be something else is HTML, as login and quota pages are."""
-    return text.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
 
 
 def _file_names(folder: Path) -> set[str]:

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from clip.transfer import is_web_page
 from dassl.utils.files import write_text
 from datasets.errors import DatasetError, DatasetMissing
-from datasets.layout import is_relative, looks_like_web_page
+from datasets.layout import is_relative
 
 PARTS = ("train", "val", "test")
 SUBSETS = ("all", "base", "new")
@@ -76,8 +77,7 @@ def read_split(path: str | os.PathLike[str], test_only: bool = False, remedy: st
     try:
         tree = json.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark in front
     except ValueError as error:  # of JSON and of UTF-8
-        web_page = looks_like_web_page(content.decode("utf-8", "replace"))
-        reason = "it is a web page: its download failed" if web_page else error
+        reason = "it is a web page: its download failed" if is_web_page(content) else error
         raise DatasetError(f"{path} ({len(content)} bytes) is no JSON file ({reason}); {remedy}.") from None
     if not isinstance(tree, dict) or set(tree) != set(PARTS):
         found = ", ".join(sorted(map(str, tree))[:5]) if isinstance(tree, dict) else type(tree).__name__

@@ -31,9 +31,9 @@ class StanfordCars(SplitDataset):
         names = [year_first(str(name)) for name in read_mat(folder / "devkit" / "cars_meta.mat", "class_names")]
 
         def annotated(images: str, file: Path) -> list[Item]:
-            rows = read_mat(file, "annotations")  # its "class" is a word of Python
-            numbers = [int(getattr(row, "class")) for row in rows]
-            return [Item(f"{images}/{row.fname}", n - 1, names[n - 1]) for row, n in zip(rows, numbers, strict=True)]
+            rows = read_mat(file, "annotations")
+            labels = [int(row["class"]) - 1 for row in rows]
+            return [Item(f"{images}/{row['fname']}", i, names[i]) for row, i in zip(rows, labels, strict=True)]
 
         return with_val(
             annotated("cars_train", folder / "devkit" / "cars_train_annos.mat"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.matlab import read_mat
 from datasets.preparation.extract import ArchiveError, Place, unpack
-from datasets.preparation.matlab import read_mat
 
 META = "data/meta.mat"
 TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -52,7 +52,7 @@ def read_val_wnids(devkit: Path) -> list[str]:
 
     Raises:
         ArchiveError: the archive is damaged, or its labels do not fit its list of classes.
-        ValueError: its MATLAB file is damaged.
+        DatasetError: its MATLAB file is damaged.
     """
 
     def place(name: str) -> str | None:

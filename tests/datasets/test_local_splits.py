@@ -216,3 +216,14 @@ def test_damaged_annotations(tmp_path: Path, content: bytes | str, message: str)
 def test_missing_annotations(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No annotation file at .*labels.mat; put the official one there"):
         read_mat(tmp_path / "labels.mat", "labels")
+
+
+def test_annotations_cut_off_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "labels.mat"
+    savemat(path, {"labels": np.array([[3, 1, 2]])})
+    assert read_mat(path, "labels").tolist() == [3, 1, 2]
+    whole = path.read_bytes()
+    for size in range(1, len(whole) - 8, 17):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"Cannot read .*labels.mat \(it (is truncated|has no variable)"):
+            read_mat(path, "labels")
