@@ -9,3 +9,7 @@ class DatasetError(ValueError):
 
 class DatasetMissing(DatasetError, FileNotFoundError):
     """A folder or file of a data set that is not there at all."""
+
+
+class DatasetLayout(DatasetMissing):
+    """What is looked for lies under another name or in another arrangement; the sentence says what to move."""

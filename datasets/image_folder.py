@@ -17,7 +17,7 @@ from yacs.config import CfgNode as CN
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import Found, SplitDataset
-from datasets.errors import DatasetError, DatasetMissing
+from datasets.errors import DatasetError, DatasetLayout, DatasetMissing
 from datasets.layout import data_root, images_in, read_lines, subfolders
 from datasets.local_splits import SEED
 from datasets.samples import samples_folder
@@ -93,7 +93,7 @@ def read_classes(folder: Path, names: dict[str, str], train: float, val: float) 
     """Class folders, each divided by the shares of train and val."""
     if not names:
         loose = len(images_in(folder))
-        raise DatasetError(
+        raise DatasetLayout(
             f"{folder} has no class folders ({loose} pictures lie in it directly); put the pictures of each class into "
             f"a folder with the name of the class."
         )
@@ -108,9 +108,9 @@ def read_divided(folder: Path, names: dict[str, str], train: float, val: float) 
     """
     there = set(subfolders(folder))
     if not names:
-        raise DatasetError(f"{folder / 'train'} has no class folders; put the pictures of each class into a folder.")
+        raise DatasetLayout(f"{folder / 'train'} has no class folders; put the pictures of each class into a folder.")
     if "test" not in there:
-        raise DatasetError(
+        raise DatasetLayout(
             f"{folder} has a folder train but no folder test; rename {'val' if 'val' in there else 'one'} to test, or "
             f"move the class folders up for a division made here."
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from datasets.errors import DatasetError, DatasetMissing
+from datasets.errors import DatasetError, DatasetLayout, DatasetMissing
 from datasets.layout import download_command, images_in, read_lines, subfolders
 
 CLASSNAMES = "classnames.txt"
@@ -77,20 +77,21 @@ def class_folders(images: Path, part: str, names: Sequence[str], reader: str) ->
 
     Raises:
         DatasetMissing: the folder or class folders are not there.
-        DatasetError: there is a folder of no class, a class without pictures, or pictures beside the folders.
+        DatasetLayout: there is a folder of no class, or pictures instead of folders.
+        DatasetError: a class has no picture.
     """
     parent = images / part
     if not parent.is_dir():
         raise DatasetMissing(f"No folder {parent}, where {reader} has its class folders; complete the data set.")
     folders = set(subfolders(parent))
     if not folders and images_in(parent):
-        raise DatasetError(
+        raise DatasetLayout(
             f"The pictures of {parent} are in one flat folder, but belong into a folder a class; put the official "
             f"archives there and run: {download_command(reader, images.parent.parent)}."
         )
     unknown, absent = sorted(folders - set(names)), sorted(set(names) - folders)
     if unknown:
-        raise DatasetError(
+        raise DatasetLayout(
             f"{parent / unknown[0]} is named after no class of {reader} ({len(unknown)} such folders); move it away."
         )
     if absent:
@@ -110,9 +111,9 @@ def numbered_folders(parent: Path) -> bool:
     """Whether the class folders are named by label, "0" to "999", rather than by identifier.
 
     Raises:
-        DatasetError: both kinds are there.
+        DatasetLayout: both kinds are there.
     """
     kinds = {name.isdecimal() for name in subfolders(parent)}
     if len(kinds) > 1:
-        raise DatasetError(f"{parent} has folders named by number and by identifier; keep those of one data set.")
+        raise DatasetLayout(f"{parent} has folders named by number and by identifier; keep those of one data set.")
     return kinds == {True}

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from clip.transfer import is_web_page
-from datasets.errors import DatasetError, DatasetMissing
+from datasets.errors import DatasetError, DatasetLayout, DatasetMissing
 
 PREPARE = "python tools/prepare_data.py"
 SHOWN = 5  # paths named in a message that could name thousands
@@ -38,7 +38,8 @@ def dataset_folder(root: Path, name: str, reader: str) -> Path:
     """The folder of a data set below the data root.
 
     Raises:
-        DatasetMissing: there is none; the sentence names a folder that looks like it, and the command that fetches it.
+        DatasetMissing: there is none; the sentence has the command that fetches it.
+        DatasetLayout: there is one with nearly that name; the sentence says what to rename.
     """
     folder = root / name
     if folder.is_dir():
@@ -47,7 +48,7 @@ def dataset_folder(root: Path, name: str, reader: str) -> Path:
         raise DatasetMissing(f"{folder} is a link to {os.readlink(folder)}, where no folder is; mend the link.")
     similar = [entry.name for entry in _folders(root) if _plain(entry.name) == _plain(name)]
     if similar:
-        raise DatasetMissing(f"No folder {folder}, but there is {root / similar[0]}; rename it to {name}.")
+        raise DatasetLayout(f"No folder {folder}, but there is {root / similar[0]}; rename it to {name}.")
     raise DatasetMissing(f"No folder {folder}; fetch the data set with: {download_command(reader, root)}.")
 
 
@@ -59,7 +60,8 @@ def image_folder(folder: Path, name: str, aliases: Iterable[str], reader: str) -
         aliases: names that archives and other projects give to it.
 
     Raises:
-        DatasetMissing: there is none; the sentence says what to move where that is all that is needed.
+        DatasetMissing: there is none.
+        DatasetLayout: it lies elsewhere; the sentence says what to move.
     """
     images = folder / name
     if images.is_dir():
@@ -68,7 +70,7 @@ def image_folder(folder: Path, name: str, aliases: Iterable[str], reader: str) -
     for above in (folder, *(folder / inner for inner in subfolders(folder))):
         for inner in subfolders(above):
             if _plain(inner) in wanted:
-                raise DatasetMissing(f"No folder {images}, but there is {above / inner}; move it to {images}.")
+                raise DatasetLayout(f"No folder {images}, but there is {above / inner}; move it to {images}.")
     raise DatasetMissing(f"No folder {images}; fetch the pictures with: {download_command(reader, folder.parent)}.")
 
 

@@ -1,9 +1,11 @@
-"""Get the data sets: list them, download and unpack them into the data root.
+"""Get the data sets: list them, download and unpack them into the data root, verify them, show what they hold.
 
     python tools/prepare_data.py list
     python tools/prepare_data.py download EuroSAT dtd food-101 --root data
     python tools/prepare_data.py download all --root data --dry-run
     python tools/prepare_data.py download ImageNet --root data --archives ~/Downloads --accept-terms
+    python tools/prepare_data.py verify all --root data --picture samples.png
+    python tools/prepare_data.py stats dtd --root data --shots 16 --seed 1
 
 A data set is named by its registry name, its config or its folder, in any case; "all" is all of them. Downloads go on
 after an interruption, are checked, and are kept in ROOT/<folder>/archives; what is in place already is left alone.
@@ -24,6 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets.preparation.catalogue import SOURCES, find_datasets, read_catalogue
+from datasets.preparation.commands import add_commands, add_root
 from datasets.preparation.plan import Options, make_plan
 from datasets.preparation.prepare import prepare
 from datasets.preparation.report import catalogue_table, plans_text, summary_table
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_list, add_download):
+    for add in (add_list, add_download, add_commands):
         add(commands)
     return parser
 
@@ -66,7 +69,7 @@ def add_download(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("download", help="download, check and unpack data sets")
     add = parser.add_argument
     add("names", nargs="+", metavar="NAME", help="data sets, or all")
-    add("--root", type=Path, default=Path(os.environ.get("DATA") or "data"), help="data root (default: $DATA, or data)")
+    add_root(parser)
     add("--archives", type=Path, metavar="DIR", help="folder with archives that you have")
     add("--accept-terms", action="store_true", help="accept the terms of the data sets that ask for it (ImageNet)")
     add("--offline", action="store_true", help="open no connection; also with HF_HUB_OFFLINE=1")

@@ -7,7 +7,6 @@ example of an institute's mirror. The classes below say what the keys mean.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from clip.download import Expected, Source
+from datasets.preparation.names import ALL, resolve
 from datasets.preparation.nodes import CatalogueError, Node
 
 SOURCES = Path(__file__).with_name("sources.yaml")
@@ -117,7 +117,6 @@ class Dataset:
     """An entry of the catalogue."""
 
     name: str  # of the reader in the registry
-    stem: str  # of configs/datasets/<stem>.yaml
     folder: str  # below the data root
     homepage: str
     licence: str
@@ -170,19 +169,17 @@ def read_catalogue(path: str | os.PathLike[str] = SOURCES) -> dict[str, Dataset]
         raise CatalogueError(f"The catalogue {path} cannot be read ({' '.join(str(error).split())}).") from error
     root = Node(tree, str(path))
     catalogue = {name: _dataset(name, root.child(name)) for name in root.names()}
-    for key in ("stem", "folder"):
-        names: dict[str, str] = {}
-        for name, dataset in catalogue.items():
-            other = names.setdefault(getattr(dataset, key), name)
-            if other != name:
-                raise CatalogueError(f"{path}: {other} and {name} have the same {key} {getattr(dataset, key)!r}.")
+    names: dict[str, str] = {}
+    for name, dataset in catalogue.items():
+        other = names.setdefault(dataset.folder, name)
+        if other != name:
+            raise CatalogueError(f"{path}: {other} and {name} have the same folder {dataset.folder!r}.")
     return catalogue
 
 
 def _dataset(name: str, node: Node) -> Dataset:
     dataset = Dataset(
         name,
-        stem=node.name("stem"),
         folder=node.name("folder"),
         homepage=node.text("homepage"),
         licence=node.text("licence"),
@@ -247,21 +244,18 @@ def _piece(node: Node) -> Piece:
 
 
 def find_datasets(names: Sequence[str], catalogue: dict[str, Dataset]) -> list[Dataset]:
-    """The entries that names mean: registry name, stem of the config or folder, in any case; "all" is all of them.
+    """The entries that names mean (see `resolve`); "all" is all of the catalogue.
 
     Raises:
-        ValueError: an unknown name; the sentence suggests the nearest.
+        ValueError: an unknown name, or a data set that is not in the catalogue.
     """
-    known = {key.casefold(): entry for entry in catalogue.values() for key in (entry.folder, entry.stem, entry.name)}
     found: dict[str, Dataset] = {}
     for name in names:
-        if name.casefold() == "all":
+        if name.lower() == ALL:
             found |= catalogue
-        elif name.casefold() in known:
-            entry = known[name.casefold()]
-            found[entry.name] = entry
-        else:
-            near = difflib.get_close_matches(name.casefold(), known, 1, 0.5)
-            hint = f"did you mean {known[near[0]].name}?" if near else f"there are: {', '.join(catalogue)}."
-            raise ValueError(f"Unknown data set {name!r}; {hint}")
+            continue
+        (reader,) = resolve([name])
+        if reader.__name__ not in catalogue:
+            raise ValueError(f"Nothing is downloaded for {name}; there are: {', '.join(catalogue)}.")
+        found[reader.__name__] = catalogue[reader.__name__]
     return list(found.values())

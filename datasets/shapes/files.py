@@ -42,9 +42,9 @@ def ensure_rendered(domain: Domain, root: str | os.PathLike[str]) -> Path:
     """
     root = Path(root)
     folder = root / domain.folder
-    if _note(folder) == fingerprint(domain):
+    if drawn_by(folder) == fingerprint(domain):
         return folder
-    if folder.exists() and _note(folder) is None:
+    if folder.exists() and drawn_by(folder) is None:
         raise RuntimeError(
             f"{folder} exists but was not rendered by this program; move it away, or use another data root."
         )
@@ -64,8 +64,8 @@ def ensure_rendered(domain: Domain, root: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _note(folder: Path) -> str | None:
-    """Fingerprint of a rendered folder; None where there is no valid note."""
+def drawn_by(folder: Path) -> str | None:
+    """Fingerprint of what drew a folder; None where there is no valid note."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((folder / NOTE).read_text())["fingerprint"])
     return None
@@ -75,7 +75,7 @@ def _put(temporary: Path, folder: Path, domain: Domain) -> None:
     """Rename into place; an older rendering steps aside first."""
     for attempt in range(3):
         if folder.exists():
-            if _note(folder) == fingerprint(domain):
+            if drawn_by(folder) == fingerprint(domain):
                 return  # another process was faster
             aside = temporary.with_name(f"{temporary.name}.old{attempt}")
             with contextlib.suppress(FileNotFoundError):

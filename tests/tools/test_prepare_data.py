@@ -166,7 +166,7 @@ def test_own_archives(run, sources, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("download", "eurosa"), "Error: Unknown data set 'eurosa'; did you mean EuroSAT?\n"),
+        (("download", "eurosa"), "Error: 'eurosa' is no data set; did you mean 'eurosat'?"),
         (
             ("download", "eurosat", "--archives", "/nowhere"),
             "Error: --archives must be a folder, but there is none at /now",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import PurePosixPath
 
 import pytest
@@ -9,36 +10,40 @@ import torchvision.datasets as tv
 import yaml
 
 from clip.download import Expected
+from dassl.data.datasets import DATASET_REGISTRY
 from datasets.preparation.catalogue import SOURCES, ExpectedContent, content_digest, find_datasets, read_catalogue
 from datasets.preparation.nodes import CatalogueError
 from tests.datasets.preparation.official import split
 
 CATALOGUE = read_catalogue()
 
-FOLDERS = {  # registry name: config stem, folder, what has to be in it
-    "ImageNet": ("imagenet", "imagenet", {"images/train", "images/val", "classnames.txt"}),
-    "Caltech101": ("caltech101", "caltech-101", {"101_ObjectCategories", "split_zhou_Caltech101.json"}),
-    "OxfordPets": ("oxford_pets", "oxford_pets", {"images", "annotations", "split_zhou_OxfordPets.json"}),
-    "StanfordCars": ("stanford_cars", "stanford_cars", {"cars_train", "cars_test", "split_zhou_StanfordCars.json"}),
+FOLDERS = {  # registry name: folder, what has to be in it
+    "ImageNet": ("imagenet", {"images/train", "images/val", "classnames.txt"}),
+    "Caltech101": ("caltech-101", {"101_ObjectCategories", "split_zhou_Caltech101.json"}),
+    "OxfordPets": ("oxford_pets", {"images", "annotations", "split_zhou_OxfordPets.json"}),
+    "StanfordCars": ("stanford_cars", {"cars_train", "cars_test", "split_zhou_StanfordCars.json"}),
     "OxfordFlowers": (
-        "oxford_flowers",
         "oxford_flowers",
         {"jpg", "imagelabels.mat", "cat_to_name.json", "split_zhou_OxfordFlowers.json"},
     ),
-    "Food101": ("food101", "food-101", {"images", "meta", "split_zhou_Food101.json"}),
+    "Food101": ("food-101", {"images", "meta", "split_zhou_Food101.json"}),
     "FGVCAircraft": (
         "fgvc_aircraft",
-        "fgvc_aircraft",
-        {"images", "variants.txt", *(f"images_variant_{part}.txt" for part in ("train", "val", "test"))},
+        {
+            "images",
+            "images_variant_train.txt",
+            "variants.txt",
+            *(f"images_variant_{part}.txt" for part in ("val", "test")),
+        },
     ),
-    "SUN397": ("sun397", "sun397", {"SUN397", "split_zhou_SUN397.json"}),
-    "DescribableTextures": ("dtd", "dtd", {"images", "split_zhou_DescribableTextures.json"}),
-    "EuroSAT": ("eurosat", "eurosat", {"2750", "split_zhou_EuroSAT.json"}),
-    "UCF101": ("ucf101", "ucf101", {"UCF-101-midframes", "split_zhou_UCF101.json"}),
-    "ImageNetV2": ("imagenetv2", "imagenetv2", {"imagenetv2-matched-frequency-format-val"}),
-    "ImageNetSketch": ("imagenet_sketch", "imagenet-sketch", {"images"}),
-    "ImageNetA": ("imagenet_a", "imagenet-adversarial", {"imagenet-a"}),
-    "ImageNetR": ("imagenet_r", "imagenet-rendition", {"imagenet-r"}),
+    "SUN397": ("sun397", {"SUN397", "split_zhou_SUN397.json"}),
+    "DescribableTextures": ("dtd", {"images", "split_zhou_DescribableTextures.json"}),
+    "EuroSAT": ("eurosat", {"2750", "split_zhou_EuroSAT.json"}),
+    "UCF101": ("ucf101", {"UCF-101-midframes", "split_zhou_UCF101.json"}),
+    "ImageNetV2": ("imagenetv2", {"imagenetv2-matched-frequency-format-val"}),
+    "ImageNetSketch": ("imagenet-sketch", {"images"}),
+    "ImageNetA": ("imagenet-adversarial", {"imagenet-a"}),
+    "ImageNetR": ("imagenet-rendition", {"imagenet-r"}),
 }
 
 
@@ -51,10 +56,15 @@ def known(name):
     return {source.address: source.expected.md5 for each in CATALOGUE[name].artefacts for source in each.sources}
 
 
+def test_folders_are_those_of_the_readers():
+    assert {name: entry.folder for name, entry in CATALOGUE.items()} == {
+        name: DATASET_REGISTRY.get(name).dataset_dir for name in CATALOGUE
+    }
+
+
 def test_the_fifteen_data_sets():
     found = {
         name: (
-            entry.stem,
             entry.folder,
             {p.to for each in entry.artefacts for p in each.places() if not p.optional},
         )
@@ -142,13 +152,13 @@ def test_names_of_all_kinds():
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("flowers102", "did you mean OxfordFlowers?"),
-        ("food-10", "did you mean Food101?"),
-        ("xyz", "there are: ImageNet, "),
+        ("food-10", "'food-10' is no data set; did you mean 'food101'?"),
+        ("xyz", "'xyz' is no data set; did you mean "),
+        ("shapes", "Nothing is downloaded for shapes; there are: ImageNet, "),
     ],
 )
 def test_unknown_names(name, hint):
-    with pytest.raises(ValueError, match=rf"Unknown data set '{name}'; {hint}".replace("?", r"\?")):
+    with pytest.raises(ValueError, match=re.escape(hint)):
         find_datasets(["EuroSAT", name], CATALOGUE)
 
 
@@ -187,7 +197,6 @@ def test_a_file_with_known_content_may_be_written_differently(tmp_path):
 
 ENTRY = """
 Toy:
-  stem: toy
   folder: toy
   homepage: https://example.org
   licence: MIT
@@ -210,8 +219,8 @@ MISTAKES = [  # what of the entry is replaced, by what, and what is said then
     ("MIT", "5", "Toy: licence must be text, got 5 (numbers need quotes)."),
     ("folder: toy", "folder: a/b", "Toy: folder must be the name of one file or folder, got 'a/b'."),
     ("folder: toy", "folder: ..", "Toy: folder must be the name of one file or folder, got '..'."),
-    ("stem:", "stam:", "Toy: stem is missing."),
-    ("  stem", "  size: 5\n  stem", "Toy: unknown key 'size'; known: access, acknowledge, artefacts, "),
+    ("folder:", "foulder:", "Toy: folder is missing."),
+    ("  folder", "  size: 5\n  folder", "Toy: unknown key 'size'; known: access, acknowledge, artefacts, "),
     ("  artefacts:\n", "  artefacts: []\n  x:\n", "Toy: artefacts must be a list, got []."),
     ("unpacked: 10", "unpacked: -1", "Toy: artefacts[0]: unpacked must be a whole number of bytes, got -1."),
     ("    unpacked: 10\n", "", "artefacts[0]: needs unpacked, the bytes it has when unpacked, as a limit."),
@@ -230,7 +239,7 @@ MISTAKES = [  # what of the entry is replaced, by what, and what is said then
     ("from: [toy/images], ", "", "unpack[0]: needs either from or rule."),
     ("from: [toy/images]", "rule: eval", "unpack[0]: rule must be one of imagenet_train, imagenet_val, got 'eval'."),
     ("to: images", "to: images, optional: 1", "unpack[0]: optional must be true or false, got 1."),
-    (ENTRY, ENTRY + SECOND, "{path}: Toy and Toy2 have the same stem 'toy'."),
+    (ENTRY, ENTRY + SECOND, "{path}: Toy and Toy2 have the same folder 'toy'."),
     (ENTRY, ENTRY + SECOND.replace("m: toy", "m: toy2"), "{path}: Toy and Toy2 have the same folder 'toy'."),
 ]
 
