@@ -87,9 +87,7 @@ class SplitDataset(DatasetBase):
         self.sample_digest: str | None = None
         self._report(cfg)
         split = self.divide(cfg, found)
-        check_images(
-            found.images, [item.path for part in split for item in part], type(self).__name__, found.folder.parent
-        )
+        check_images(found.images, [item.path for part in split for item in part], self.advice(found.folder))
         train, val, test = (self._datums(found.images, items) for items in split)
         super().__init__(train_x=train, val=val, test=test)
 
@@ -147,6 +145,12 @@ class SplitDataset(DatasetBase):
     def remedy(cls, folder: Path) -> str:
         """What to do about a missing or damaged file, for messages."""
         return f"fetch the published one with: {download_command(cls.__name__, folder.parent)}"
+
+    @classmethod
+    def advice(cls, folder: Path) -> str:
+        """What to do about missing or damaged pictures, for messages."""
+        command = download_command(cls.__name__, folder.parent)
+        return f"move {folder / cls.image_dir} away, then fetch it anew with: {command}"
 
     @classmethod
     def is_published(cls, folder: Path, split: Split) -> bool | None:

@@ -55,6 +55,10 @@ class ImageFolder(SplitDataset):
         read = read_divided if divided else read_classes
         return Found(folder, folder, read(folder, names, node.TRAIN_SHARE, node.VAL_SHARE), None)
 
+    @classmethod
+    def advice(cls, folder: Path) -> str:
+        return "put good copies there, or remove them"
+
     def samples_folder(self) -> Path:
         return samples_folder(self.folder, inside=False)  # in it, the folder would be a class
 

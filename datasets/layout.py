@@ -100,8 +100,11 @@ def missing_images(images: Path, paths: Sequence[str]) -> list[str]:
     return [path for path in paths if path.rpartition("/")[2] not in present[_parent(path)]]
 
 
-def check_images(images: Path, paths: Sequence[str], reader: str, root: Path) -> None:
+def check_images(images: Path, paths: Sequence[str], advice: str) -> None:
     """Make sure that all listed pictures are there.
+
+    Args:
+        advice: what to do if not, for the message.
 
     Raises:
         DatasetMissing: some are not; the sentence counts them and names the first.
@@ -109,10 +112,7 @@ def check_images(images: Path, paths: Sequence[str], reader: str, root: Path) ->
     absent = missing_images(images, paths)
     if absent:
         shown = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
-        raise DatasetMissing(
-            f"{len(absent)} of {len(paths)} listed images are not in {images} ({shown}); complete them with: "
-            f"{download_command(reader, root)}."
-        )
+        raise DatasetMissing(f"{len(absent)} of {len(paths)} listed images are not in {images} ({shown}); {advice}.")
 
 
 def is_relative(path: str) -> bool:

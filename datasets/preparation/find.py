@@ -11,7 +11,6 @@ from dassl.config import get_cfg_default, merge_file
 from datasets.base import Found, SplitDataset, extend_cfg
 from datasets.errors import DatasetLayout, DatasetMissing
 from datasets.image_folder import ImageFolder
-from datasets.layout import download_command
 from datasets.samples import report_pickles
 from datasets.shapes import RenderedDataset
 from datasets.shapes.domains import DOMAINS
@@ -60,16 +59,6 @@ def expected_folder(reader: type[SplitDataset], root: Path) -> Path:
     return root / reader.dataset_dir
 
 
-def remedy(reader: type[SplitDataset], root: Path, damaged: bool = False) -> str:
-    """What to do about pictures that are missing or damaged, for messages."""
-    if issubclass(reader, ImageFolder):
-        return "put good copies there, or remove them"
-    if issubclass(reader, RenderedDataset):
-        return f"delete {expected_folder(reader, root)} and have it drawn anew with: {_draw_command(reader, root)}"
-    first = "delete them, then complete the data set" if damaged else "complete them"
-    return f"{first} with: {download_command(reader.__name__, root)}"
-
-
 def _find_image_folder(reader: type[ImageFolder], root: Path) -> Found:
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -88,12 +77,8 @@ def _check_rendered(reader: type[RenderedDataset], root: Path) -> None:
     if artist is not None:
         raise DatasetMissing(
             f"{folder} was drawn by another version of the renderer; the next run draws it anew, or now: "
-            f"{_draw_command(reader, root)}"
+            f"{reader.draw_command(root)}"
         )
     if folder.exists():
         raise DatasetLayout(f"{folder} was not drawn by this program; move it away, or use another data root.")
-    raise DatasetMissing(f"No folder {folder}; the first run draws it, or now: {_draw_command(reader, root)}")
-
-
-def _draw_command(reader: type[SplitDataset], root: Path) -> str:
-    return f"python -m datasets.shapes --root {root} --only {reader.dataset_dir}"
+    raise DatasetMissing(f"No folder {folder}; the first run draws it, or now: {reader.draw_command(root)}")

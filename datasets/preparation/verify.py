@@ -15,7 +15,7 @@ from datasets.errors import DatasetError, DatasetLayout, DatasetMissing
 from datasets.imagenet import ClassFolders
 from datasets.layout import SHOWN, data_root, missing_images
 from datasets.preparation.decode import EMPTY, Unreadable, unreadable_images
-from datasets.preparation.find import expected_folder, find, remedy
+from datasets.preparation.find import expected_folder, find
 from datasets.preparation.states import CORRUPT, FOREIGN, LAYOUT, MISSING, OK, PARTIAL, Report
 from datasets.splits import Item
 
@@ -128,15 +128,15 @@ def _without_lists(reader: type[SplitDataset], root: Path, error: DatasetError |
 
 def _judge(report: Report, reader: type[SplitDataset], root: Path) -> tuple[str, list[str]]:
     """State and notes of a data set whose split could be read: the worst first."""
-    n_there, notes = sum(report.found or ()), []
+    n_there, notes, advice = sum(report.found or ()), [], reader.advice(report.folder)
     if report.unreadable:
         which = _some([f"{path}: {reason}" for path, reason in report.unreadable])
         share = f"{len(report.unreadable):,} of {n_there:,}"
-        notes.append(f"{share} images cannot be read ({which}); {remedy(reader, root, damaged=True)}.")
+        notes.append(f"{share} images cannot be read ({which}); {advice}.")
     if report.n_missing:
         which = _some(report.missing) or "the folders do not tell which"
         share = f"{report.n_missing:,} of {sum(report.expected):,}"
-        notes.append(f"{share} images are missing ({which}); {remedy(reader, root)}.")
+        notes.append(f"{share} images are missing ({which}); {advice}.")
     if report.split_published is False:
         notes.append(
             f"not the published split (the digest of this one begins with {report.split_digest[:16]}); results cannot "

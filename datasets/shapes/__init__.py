@@ -28,6 +28,15 @@ class RenderedDataset(SplitDataset):
     def find_folder(cls, root: Path) -> Path:
         return ensure_rendered(DOMAINS[cls.__name__], root)
 
+    @classmethod
+    def draw_command(cls, root: Path) -> str:
+        """The command that draws the data set, for messages."""
+        return f"python -m datasets.shapes --root {root} --only {cls.dataset_dir}"
+
+    @classmethod
+    def advice(cls, folder: Path) -> str:
+        return f"delete {folder}, then have it drawn anew with: {cls.draw_command(folder.parent)}"
+
 
 @DATASET_REGISTRY.register()
 class Shapes(RenderedDataset):

@@ -92,7 +92,9 @@ def test_missing_split_file(root: Path) -> None:
 def test_missing_pictures(root: Path) -> None:
     for i in range(2):
         (root / "pets" / "jpg" / f"test_1_{i}.jpg").unlink()
-    message = r"^2 of 30 listed images are not in .*jpg \(test_1_0.jpg, test_1_1.jpg\); complete them with"
+    message = (
+        r"^2 of 30 listed images are not in .*jpg \(test_1_0.jpg, test_1_1.jpg\); move .*jpg away, then fetch it anew"
+    )
     with pytest.raises(FileNotFoundError, match=message):
         Pets(config(root))
     assert len(Pets(config(root, classes="new")).test) == 3  # nothing that this run reads is missing

@@ -87,8 +87,8 @@ def test_some_images_are_gone(pets: Path) -> None:
     assert (report.state, report.found, report.n_missing) == ("partial", (8, 6, 6), 7)
     assert report.missing == (*gone, "abyssinian_test_2.jpg")
     assert report.notes == (
-        f"7 of {N_PETS} images are missing ({', '.join(gone[:5])}, …); complete them with: "
-        f"python tools/prepare_data.py download OxfordPets --root {pets.parent}.",
+        f"7 of {N_PETS} images are missing ({', '.join(gone[:5])}, …); move {pets / 'images'} away, then "
+        f"fetch it anew with: python tools/prepare_data.py download OxfordPets --root {pets.parent}.",
     )
 
 
@@ -121,8 +121,8 @@ def test_damaged_images(pets: Path) -> None:
     assert dict(report.unreadable or ()) == damaged
     listed = ", ".join(f"{name}: {reason}" for name, reason in damaged.items())
     assert report.notes == (
-        f"3 of {N_PETS} images cannot be read ({listed}); delete them, then complete the data set with: "
-        f"python tools/prepare_data.py download OxfordPets --root {pets.parent}.",
+        f"3 of {N_PETS} images cannot be read ({listed}); move {pets / 'images'} away, then "
+        f"fetch it anew with: python tools/prepare_data.py download OxfordPets --root {pets.parent}.",
     )
     assert [item.path for item in look(pets.parent, "files").unreadable or ()] == ["yorkshire_terrier_train_1.jpg"]
     assert look(pets.parent, "quick").state == "ok"
@@ -249,7 +249,7 @@ def test_imagenet_with_a_gap(imagenet: Path) -> None:
     report = verify(ImageNet, imagenet.parent, workers=0)
     assert (report.state, report.found, report.n_missing, report.missing) == ("partial", (8, 0, 6), 1, ())
     (note,) = report.notes
-    assert note.startswith("1 of 15 images are missing (the folders do not tell which); complete them with: ")
+    assert note.startswith("1 of 15 images are missing (the folders do not tell which); move ")
     assert report.split_published is None  # which cannot be known before all is there
 
 
@@ -377,7 +377,7 @@ def test_shapes(tmp_path: Path, no_drawing: None) -> None:
     (folder / "images" / "test" / "1.png").unlink()
     report = verify(Shapes, tmp_path, workers=0)
     assert report.state == "partial"
-    assert f"delete {folder} and have it drawn anew with: python -m datasets.shapes" in report.notes[0]
+    assert f"delete {folder}, then have it drawn anew with: python -m datasets.shapes" in report.notes[0]
 
 
 def test_shapes_drawn_by_another_version(tmp_path: Path, no_drawing: None) -> None:
