@@ -9,6 +9,7 @@ import os
 import platform
 import random
 import shutil
+import stat
 import sys
 import urllib.error
 import urllib.request
@@ -18,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from .files import write_text
 
 __all__ = [
+    "ImageReadError",
     "check_availability",
     "check_isfile",
     "collect_env_info",
@@ -118,28 +120,69 @@ def download_url(url: str, dst: str | os.PathLike) -> None:
 
 
 class ImageReadError(RuntimeError):
-    """An image file that cannot be read; the message is one sentence with its path."""
+    """An image file that cannot be read; the message is one sentence with its path.
+
+    Args:
+        message: the sentence.
+        path: the file.
+        reason: what is wrong with it, in a few words.
+    """
+
+    def __init__(self, message: str, path: str = "", reason: str = ""):
+        super().__init__(message)
+        self.path = path
+        self.reason = reason
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
-    """Read an image as people see it, in RGB.
+    """Read an image as people see it, in RGB; the format is told by the content, not by the name.
 
     The orientation that a camera noted is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits
-    (PIL alone would clip it), CMYK and palettes are converted.
+    (PIL alone would clip it), CMYK and palettes are converted; of several frames the first is taken.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImageReadError: the file is damaged or not an image.
     """
     try:
+        file = os.stat(path)
+        if not stat.S_ISREG(file.st_mode):  # to open a named pipe would wait for a writer
+            raise OSError("a folder" if stat.S_ISDIR(file.st_mode) else "not a regular file")
+        if file.st_size == 0:
+            raise OSError("empty file (0 bytes)")
         with Image.open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-        return _to_rgb(upright)
+            return _to_rgb(_upright(image))
     except FileNotFoundError:
         raise FileNotFoundError(f"No image at {os.fspath(path)}; was it moved since the run began?") from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers raise
-        raise ImageReadError(f"Cannot read the image {os.fspath(path)} ({error}); restore or remove it.") from error
+        reason = _reason(path, error)
+        message = f"Cannot read the image {os.fspath(path)} ({reason}); restore or remove it."
+        raise ImageReadError(message, os.fspath(path), reason) from error
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what undoes each orientation of the Exif standard
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """`ImageOps.exif_transpose`, which would copy an upright image and refuse one whose notes are malformed."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever the parser raises; the picture itself is sound
+        return image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.info = {key: image.info[key] for key in ("transparency",) if key in image.info}  # the notes are used up
+    return turned
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -155,6 +198,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _reason(path: str | os.PathLike, error: Exception) -> str:
+    """What is wrong with an image file, in a few words on one line."""
+    if isinstance(error, UnidentifiedImageError):
+        with open(path, "rb") as file:
+            start = repr(file.read(24))[1:]  # without the b of bytes
+        return f"not an image of a known format, it starts with {start}"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
 def collect_env_info() -> str:

@@ -5,7 +5,6 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dassl.utils import (
     check_isfile,
@@ -13,7 +12,6 @@ from dassl.utils import (
     download_url,
     listdir_nohidden,
     mkdir_if_missing,
-    read_image,
     read_json,
     set_random_seed,
     tolist_if_not,
@@ -109,80 +107,3 @@ def test_download_url(tmp_path, capsys):
     with pytest.raises(RuntimeError, match=r"Cannot download file:.*put the file at .*gone2 by hand"):
         download_url((tmp_path / "gone").as_uri(), tmp_path / "gone2")
     assert not (tmp_path / "gone2").exists()
-
-
-RED, WHITE = (255, 0, 0), (255, 255, 255)
-
-
-def _pixels(path):
-    image = read_image(str(path))
-    assert image.mode == "RGB"
-    return np.asarray(image)
-
-
-def test_read_rgb_unchanged(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "x.png")
-    assert (_pixels(tmp_path / "x.png") == pixels).all()
-
-
-def test_read_image_upright(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise by a quarter
-    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
-    assert (_pixels(tmp_path / "x.png") == np.rot90(pixels, k=-1)).all()
-
-
-def test_read_16_bit_grey_scaled(tmp_path):
-    grey = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
-    Image.fromarray(grey).save(tmp_path / "x.png")
-    assert _pixels(tmp_path / "x.png")[0, :, 1].tolist() == [0, 1, 128, 255]
-    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "x.tif")
-    assert _pixels(tmp_path / "x.tif")[0, :, 1].tolist() == [0, 1, 128, 255]
-    Image.fromarray(np.array([[0, 7, 255]], dtype=np.int32)).save(tmp_path / "dark.tif")
-    assert _pixels(tmp_path / "dark.tif")[0, :, 1].tolist() == [0, 7, 255]
-
-
-def test_read_transparency_on_white(tmp_path):
-    rgba = Image.new("RGBA", (2, 1), (*RED, 255))
-    rgba.putpixel((1, 0), (0, 0, 0, 0))
-    rgba.save(tmp_path / "rgba.png")
-    palette = Image.new("P", (2, 1), 0)
-    palette.putpalette([*RED, 0, 0, 0])
-    palette.putpixel((1, 0), 1)
-    palette.save(tmp_path / "palette.png", transparency=1)
-    palette.save(tmp_path / "plain.png")
-    rgb = Image.new("RGB", (2, 1), RED)
-    rgb.putpixel((1, 0), (0, 0, 0))
-    rgb.save(tmp_path / "key.png", transparency=(0, 0, 0))
-    for name in ("rgba", "palette", "key"):
-        assert _pixels(tmp_path / f"{name}.png").tolist() == [[list(RED), list(WHITE)]], name
-    assert _pixels(tmp_path / "plain.png").tolist() == [[list(RED), [0, 0, 0]]]
-
-
-def test_read_cmyk_grey_and_bilevel(tmp_path):
-    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "x.jpg", quality=100)
-    assert np.abs(_pixels(tmp_path / "x.jpg").astype(int) - RED).max() <= 3
-    Image.new("L", (1, 1), 77).save(tmp_path / "l.png")
-    assert _pixels(tmp_path / "l.png").tolist() == [[[77] * 3]]
-    Image.new("LAB", (1, 1), (255, 128, 128)).save(tmp_path / "lab.tif")
-    assert _pixels(tmp_path / "lab.tif").min() > 250
-    Image.new("LA", (1, 1), (7, 0)).save(tmp_path / "la.png")
-    assert _pixels(tmp_path / "la.png").tolist() == [[list(WHITE)]]
-    Image.new("1", (1, 1), 1).save(tmp_path / "1.png")
-    assert _pixels(tmp_path / "1.png").tolist() == [[list(WHITE)]]
-
-
-def test_read_damaged_or_missing_image(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "whole.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
-    (tmp_path / "text.png").write_text("not an image")
-    (tmp_path / "empty.png").write_text("")
-    for name in ("cut.jpg", "text.png", "empty.png"):
-        with pytest.raises(RuntimeError, match=rf"Cannot read the image .*{name} .*restore or remove it") as caught:
-            read_image(str(tmp_path / name))
-        assert "\n" not in str(caught.value)
-    with pytest.raises(FileNotFoundError, match=r"No image at .*gone.png; was it moved"):
-        read_image(str(tmp_path / "gone.png"))
