@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision import transforms as T
+from torchvision import transforms as T  # the classic transforms: the oracle of this file
 
-from dassl.data.transforms import INTERPOLATION_MODES, build_transform
+from dassl.data.transforms import INTERPOLATION_MODES, ToTensor, build_transform
 from dassl.data.transforms import transforms as ours
 from dassl.data.transforms.autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
 from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
@@ -118,20 +118,169 @@ def test_test_steps(cfg):
     assert names == ["Resize", "CenterCrop", "ToTensor", "Normalize", "InstanceNormalization"]
 
 
-def test_seeded_crop_equals_torchvision(cfg):
-    cfg.INPUT.RRCROP_SCALE = (0.3, 0.9)
+# ---- the same numbers as the classic pipeline
+
+
+def _classic(cfg, choices, is_train):
+    """The pipeline of the interface's table in torchvision's classic transforms."""
+    given, size = cfg.INPUT, tuple(cfg.INPUT.SIZE)
+    mode = T.InterpolationMode(given.INTERPOLATION)
+    normalize = T.Normalize(given.PIXEL_MEAN, given.PIXEL_STD)
+    last = {"normalize": normalize, "instance_norm": ours.InstanceNormalization()}
+    if not is_train:
+        steps = [T.Resize(max(size), mode), T.CenterCrop(size), T.ToTensor()]
+        return T.Compose(steps + [step for name, step in last.items() if name in choices])
+    jitter = T.ColorJitter(given.COLORJITTER_B, given.COLORJITTER_C, given.COLORJITTER_S, given.COLORJITTER_H)
+    steps = {
+        "random_translation": _ClassicTranslation(*size),
+        "random_crop": T.RandomCrop(size, padding=given.CROP_PADDING),
+        "random_resized_crop": T.RandomResizedCrop(size, scale=given.RRCROP_SCALE, interpolation=mode),
+        "random_flip": T.RandomHorizontalFlip(),
+        "colorjitter": jitter,
+        "randomgrayscale": T.RandomGrayscale(given.RGS_P),
+        "gaussian_blur": T.RandomApply([T.GaussianBlur(given.GB_K)], p=given.GB_P),
+        "to tensor": T.ToTensor(),
+        "cutout": ours.Cutout(given.CUTOUT_N, given.CUTOUT_LEN),
+        "normalize": normalize,
+        "gaussian_noise": ours.GaussianNoise(given.GN_MEAN, given.GN_STD),
+        "instance_norm": ours.InstanceNormalization(),
+    }
+    resize = [] if {"random_crop", "random_resized_crop"} & set(choices) else [T.Resize(size, mode)]
+    return T.Compose(resize + [step for name, step in steps.items() if name in choices or name == "to tensor"])
+
+
+class _ClassicTranslation(ours.Random2DTranslation):
+    def __call__(self, img):
+        if random.random() >= self.p:
+            return T.functional.resize(img, [self.height, self.width])
+        height, width = round(self.height * 1.125), round(self.width * 1.125)
+        top, left = random.randint(0, height - self.height), random.randint(0, width - self.width)
+        return T.functional.crop(T.functional.resize(img, [height, width]), top, left, self.height, self.width)
+
+
+def _pairs(cfg, choices, is_train=True, pictures=None, seeds=range(8)):
+    """A picture of each pipeline, under the same seeds."""
+    pipelines = build_transform(cfg, is_train, choices), _classic(cfg, choices, is_train)
+    for picture in pictures or (PICTURE, PICTURE.rotate(90, expand=True), PHOTO):
+        for seed in seeds:
+            pair = []
+            for pipeline in pipelines:
+                random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+                pair.append(pipeline(picture))
+            yield pair
+
+
+PHOTO = PICTURE.resize((250, 187), Image.Resampling.BICUBIC)
+DRAW_OTHERWISE = {"imagenet_policy", "cifar10_policy", "svhn_policy", *(n for n in STEP_OF if n.startswith("randaug"))}
+EXACT = [name for name in ours.AVAI_CHOICES if name not in {*DRAW_OTHERWISE, "gaussian_blur"}]
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("is_train", [True, False])
+def test_each_choice_equals_the_classic_pipeline_to_the_bit(cfg, mode, is_train):
+    cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION = (24, 16), mode
+    for choice in EXACT:
+        for got, expected in _pairs(cfg, [choice], is_train):
+            assert torch.equal(got, expected), choice
+            assert got.dtype == torch.float32
+            assert got.is_contiguous()
+
+
+def test_many_choices_equal_the_classic_pipeline_to_the_bit(cfg):
     cfg.INPUT.INTERPOLATION = "bicubic"
+    several = [name for name in EXACT if name != "random_crop"], [n for n in EXACT if n != "random_resized_crop"]
+    for choices in several:
+        assert all(torch.equal(*pair) for pair in _pairs(cfg, choices))
+
+
+def test_the_published_recipe_equals_the_classic_pipeline_to_the_bit(cfg):
+    """CoOp's: 224 px, bicubic."""
+    cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION = (224, 224), "bicubic"
+    cfg.INPUT.PIXEL_MEAN = [0.48145466, 0.4578275, 0.40821073]
+    cfg.INPUT.PIXEL_STD = [0.26862954, 0.26130258, 0.27577711]
+    photo = PICTURE.resize((500, 375), Image.Resampling.BICUBIC)
+    for is_train in (True, False):
+        choices = ["random_resized_crop", "random_flip", "normalize"]
+        assert all(torch.equal(*pair) for pair in _pairs(cfg, choices, is_train, [photo]))
+
+
+def test_blur_differs_from_the_classic_one_by_a_level_at_most(cfg):
+    """v2 computes the kernel in another way."""
+    cfg.INPUT.SIZE, cfg.INPUT.GB_P = (32, 32), 0.9
+    far, pixels = 0, 0
+    for got, expected in _pairs(cfg, ["gaussian_blur"]):
+        levels = ((got - expected) * 255).abs().round()
+        assert levels.max() <= 1
+        far, pixels = far + int((levels > 0).sum()), pixels + levels.numel()
+    assert far <= pixels / 1000
+
+
+def _outcomes(step, draws):
+    """The different pictures that come out under many seeds, [n, bytes]."""
     torch.manual_seed(0)
-    got = build_transform(cfg, choices=["random_resized_crop", "random_flip"])(PICTURE)
-    torch.manual_seed(0)
-    reference = T.Compose(
-        [
-            T.RandomResizedCrop(16, scale=(0.3, 0.9), interpolation=T.InterpolationMode.BICUBIC),
-            T.RandomHorizontalFlip(),
-            T.ToTensor(),
-        ]
-    )
-    assert torch.equal(got, reference(PICTURE))
+    return np.unique([np.asarray(step(PICTURE)).ravel() for _ in range(draws)], axis=0)
+
+
+def _all_among(got, expected):
+    """v2 rounds the threshold of "Solarize" otherwise, which can turn the pixels of one level of 256."""
+    return all(np.abs(expected.astype(np.int16) - picture).mean(axis=1).min() < 0.5 for picture in got)
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"), [(ImageNetPolicy, "IMAGENET"), (CIFAR10Policy, "CIFAR10"), (SVHNPolicy, "SVHN")]
+)
+def test_policies_have_the_outcomes_of_the_classic_ones(policy, name, monkeypatch):
+    classic = T.AutoAugment(T.AutoAugmentPolicy[name], fill=[128] * 3)
+    expected = []
+    for pair, *done_and_sign in np.ndindex(25, 2, 2, 2, 2):  # each of two operations done or not, to either side
+        done, sign = torch.tensor(done_and_sign).split(2)
+        monkeypatch.setattr(classic, "get_params", lambda n, params=(pair, done, sign): params)
+        expected.append(np.asarray(classic(PICTURE)).ravel())
+    got = _outcomes(policy(), 200)
+    assert len(got) > 40
+    assert _all_among(got, np.array(expected))
+
+
+@pytest.mark.parametrize("magnitude", [3, 10, 30])
+def test_randaugment_has_the_outcomes_of_the_classic_one(magnitude):
+    got, expected = _outcomes(RandAugment(1, magnitude), 400), _outcomes(T.RandAugment(1, magnitude, 31), 400)
+    assert len(got) == len(expected) > 5
+    assert _all_among(got, expected)
+
+
+def test_randaugment_of_random_magnitude_is_randaugment_at_a_drawn_one():
+    drawn = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        magnitude, _ = int(torch.randint(31, ())), torch.rand(())
+        expected = np.asarray(RandAugment(1, magnitude)(PICTURE))
+        torch.manual_seed(seed)
+        assert (np.asarray(RandAugmentFixMatch(1)(PICTURE)) == expected).all()
+        drawn.add(magnitude)
+    assert len(drawn) > 15
+
+
+def test_a_crop_as_high_as_the_picture_has_the_outcomes_of_the_classic_one(cfg):
+    cfg.INPUT.SIZE, cfg.INPUT.CROP_PADDING = (40, 26), 0
+    (crop, _) = build_transform(cfg, choices=["random_crop"]).transforms
+    got, expected = _outcomes(crop, 100), _outcomes(T.RandomCrop((40, 26), padding=0), 100)
+    assert (got == expected).all()
+    assert len(got) == 5
+
+
+def test_steps_work_in_a_classic_pipeline_and_classic_steps_in_ours(cfg):
+    ours_, classic = build_transform(cfg, choices=["normalize"]), _classic(cfg, ["normalize"], True)
+    mixed = T.Compose(ours_.transforms[:2] + classic.transforms[2:])
+    assert torch.equal(mixed(PICTURE), classic(PICTURE))
+    ours_.transforms[0] = classic.transforms[0]
+    assert torch.equal(ours_(PICTURE), classic(PICTURE))
+
+
+def test_bytes_are_divided():
+    levels = np.arange(256, dtype=np.uint8)
+    got = ToTensor()(Image.fromarray(levels[None]))
+    assert (got.numpy() == levels.astype(np.float32) / np.float32(255)).all()
+    assert got.shape == (1, 1, 256)
 
 
 def test_config_values_arrive(cfg):
@@ -141,7 +290,7 @@ def test_config_values_arrive(cfg):
     given.COLORJITTER_B, given.COLORJITTER_C, given.COLORJITTER_S, given.COLORJITTER_H = 0.1, 0.2, 0.3, 0.4
     steps = build_transform(cfg, choices=[name for name in ours.AVAI_CHOICES if name != "random_resized_crop"])
     by_name = {type(step).__name__: step for step in steps.transforms}
-    assert by_name["RandomCrop"].padding == 3
+    assert by_name["RandomCrop"].padding == [3, 3, 3, 3]
     assert (by_name["Cutout"].n_holes, by_name["Cutout"].length) == (2, 5)
     assert (by_name["GaussianNoise"].mean, by_name["GaussianNoise"].std) == (0.5, 0.25)
     assert (by_name["RandAugment"].num_ops, by_name["RandAugment"].magnitude) == (3, 7)
@@ -246,18 +395,7 @@ def test_gaussian_noise():
     assert abs(float(noisy[0].std()) - 0.2) < 0.01
 
 
-@pytest.mark.parametrize("policy", [ImageNetPolicy, CIFAR10Policy, SVHNPolicy])
-def test_policies_are_torchvisions_with_grey_filling(policy):
-    torch.manual_seed(0)
-    got = [np.asarray(policy()(PICTURE)) for _ in range(5)]
-    torch.manual_seed(0)
-    name = {ImageNetPolicy: "IMAGENET", CIFAR10Policy: "CIFAR10", SVHNPolicy: "SVHN"}[policy]
-    reference = T.AutoAugment(T.AutoAugmentPolicy[name], fill=[128] * 3)
-    assert all((picture == np.asarray(reference(PICTURE))).all() for picture in got)
-
-
 def test_randaugment_magnitude():
-    assert isinstance(RandAugment(), T.RandAugment)
     with pytest.raises(ValueError, match=r"magnitude of RandAugment must be in 0\.\.30, got 31"):
         RandAugment(2, 31)
 

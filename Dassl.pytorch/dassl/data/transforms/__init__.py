@@ -1,5 +1,5 @@
 """From PIL images to tensors."""
 
-from .transforms import INTERPOLATION_MODES, build_transform
+from .transforms import INTERPOLATION_MODES, ToTensor, build_transform
 
-__all__ = ["INTERPOLATION_MODES", "build_transform"]
+__all__ = ["INTERPOLATION_MODES", "ToTensor", "build_transform"]

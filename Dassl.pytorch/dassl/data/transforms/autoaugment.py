@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torchvision import transforms as T
+from torchvision.transforms import v2 as T
 
 __all__ = ["CIFAR10Policy", "ImageNetPolicy", "SVHNPolicy"]
 

@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torchvision import transforms as T
+from torchvision.transforms import v2 as T
 
 __all__ = ["RandAugment", "RandAugment2", "RandAugmentFixMatch"]
 

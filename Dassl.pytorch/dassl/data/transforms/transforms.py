@@ -1,7 +1,9 @@
 """The transforms of `cfg.INPUT`, in one fixed order whatever the order of their names.
 
-torchvision's classic transforms are used rather than its `v2`: on PIL images both do the same, but `v2` turns bytes
-into floats with a factor instead of a division, which differs in the last bit from every published pipeline.
+They are torchvision's `v2` transforms on PIL images, so that resizing always smooths first (antialias), and end in
+`ToTensor`. Under the same seed they give what the classic transforms of the published pipelines give, to the last bit,
+but for three kinds that have the same distribution: AutoAugment and RandAugment draw their operations otherwise, a crop
+of exactly the picture's height or width draws no number for that side, and Gaussian blur rounds a few pixels otherwise.
 """
 
 import random
@@ -10,9 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from torchvision import transforms as T
-from torchvision.transforms.functional import InterpolationMode, crop, resize
+from torch import Tensor, nn
+from torchvision.transforms import v2 as T
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import crop, pil_to_tensor, resize
 from yacs.config import CfgNode
 
 from dassl.utils import check_availability
@@ -27,6 +30,7 @@ __all__ = [
     "GaussianNoise",
     "InstanceNormalization",
     "Random2DTranslation",
+    "ToTensor",
     "build_transform",
 ]
 
@@ -87,6 +91,15 @@ class Random2DTranslation:
         larger = [round(side * 1.125) for side in size]
         top, left = (random.randint(0, big - small) for big, small in zip(larger, size, strict=True))
         return crop(resize(img, larger, self.interpolation), top, left, self.height, self.width)
+
+
+class ToTensor(nn.Module):
+    """PIL image of 8 bits a channel → float32 tensor [channels, H, W] in [0, 1]."""
+
+    def forward(self, img: Image.Image) -> Tensor:
+        # `v2.ToDtype(scale=True)` multiplies by 1/255, which differs in the last bit from the division that every
+        # published pipeline makes. The memory layout would decide the kernels, and so the last bits, of a convolution.
+        return pil_to_tensor(img).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 class InstanceNormalization:
@@ -188,7 +201,7 @@ def _build_transform_train(cfg: CfgNode, choices: Sequence[str], target_size: st
         ),
         ("randomgrayscale", lambda: T.RandomGrayscale(p=given.RGS_P)),
         ("gaussian_blur", lambda: T.RandomApply([T.GaussianBlur(given.GB_K)], p=given.GB_P)),
-        ("to tensor", T.ToTensor),
+        ("to tensor", ToTensor),
         ("cutout", lambda: Cutout(given.CUTOUT_N, given.CUTOUT_LEN)),
         ("normalize", lambda: normalize),
         ("gaussian_noise", lambda: GaussianNoise(given.GN_MEAN, given.GN_STD)),
@@ -207,7 +220,7 @@ def _build_transform_test(cfg: CfgNode, choices: Sequence[str], target_size: str
     chosen: list[tuple[str, Callable]] = [
         (f"resize the smaller edge to {edge}", T.Resize(edge, interpolation=INTERPOLATION_MODES[given.INTERPOLATION])),
         (f"{target_size} center crop", T.CenterCrop(tuple(given.SIZE))),
-        ("to tensor", T.ToTensor()),
+        ("to tensor", ToTensor()),
     ]
     if "normalize" in choices:
         chosen.append(("normalize", normalize))
