@@ -21,6 +21,7 @@ _C.INPUT.SIZE = (224, 224)  # height, width in pixels
 _C.INPUT.INTERPOLATION = "bilinear"  # of resizing: "bilinear" | "bicubic" | "nearest"
 _C.INPUT.TRANSFORMS = ()  # names of `dassl.data.transforms.AVAI_CHOICES`; they run in one fixed order
 _C.INPUT.NO_TRANSFORM = False  # True: no transforms at all, the data set yields PIL images
+_C.INPUT.ON_ERROR = "stop"  # training image that cannot be read: "stop" | "replace" (by another of its class)
 _C.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # subtracted by "normalize", RGB in [0, 1] (ImageNet)
 _C.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]  # divided by in "normalize", RGB in [0, 1] (ImageNet)
 _C.INPUT.CROP_PADDING = 4  # "random_crop": pixels added on each side first

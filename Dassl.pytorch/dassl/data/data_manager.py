@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch.utils.data import Dataset
-from torchvision import transforms as T
+from torchvision.transforms import v2 as T
 from yacs.config import CfgNode
 
 from dassl.utils import read_image
@@ -18,7 +18,7 @@ from .datasets import build_dataset
 from .datasets.base_dataset import Datum
 from .loader import EpochLoader
 from .samplers import build_sampler
-from .transforms import INTERPOLATION_MODES, build_transform
+from .transforms import INTERPOLATION_MODES, ToTensor, build_transform
 
 __all__ = ["DataManager", "DatasetWrapper", "build_data_loader"]
 
@@ -36,20 +36,24 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset] | None = None,
     stream: str = "",
+    replace: bool | None = None,
 ) -> EpochLoader:
     """Build a loader over `data_source`.
 
     Args:
-        cfg: reads SEED, DEVICE, USE_CUDA, DATALOADER.NUM_WORKERS and what the wrapper reads.
+        cfg: reads SEED, DEVICE, USE_CUDA, DATALOADER.NUM_WORKERS, INPUT.ON_ERROR and what the wrapper reads.
         sampler_type: see `build_sampler`, which also takes `batch_size`, `n_domain` and `n_ins`.
         tfm: transform, or a list of them, passed to the wrapper.
         is_train: incomplete batches are dropped (unless there is no other) and each pass differs.
         dataset_wrapper: called with (cfg, data_source, transform=, is_train=); default `DatasetWrapper`.
         stream: a name mixed into the seed, so that two loaders of a run differ.
+        replace: whether INPUT.ON_ERROR counts; elsewhere a damaged image always stops the run. None: as `is_train`.
 
     Raises:
-        ValueError: there is no image, or no batch can be made of them.
+        ValueError: there is no image, no batch can be made of them, or INPUT.ON_ERROR is neither stop nor replace.
     """
+    if cfg.INPUT.ON_ERROR not in ("stop", "replace"):
+        raise ValueError(f"INPUT.ON_ERROR must be stop or replace, got {cfg.INPUT.ON_ERROR!r}.")
     source: Sequence[Datum] = data_source if data_source is not None else []
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1, got {batch_size}")
@@ -67,6 +71,7 @@ def build_data_loader(
         varies=is_train,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=cfg.USE_CUDA and cfg.DEVICE in ("auto", "cuda") and torch.cuda.is_available(),
+        replace=cfg.INPUT.ON_ERROR == "replace" and (is_train if replace is None else replace),
     )
     if len(loader) == 0:
         raise ValueError(
@@ -128,6 +133,8 @@ class DataManager:
         node_x, node_u = cfg.DATALOADER.TRAIN_X, cfg.DATALOADER.TRAIN_U
         self.train_loader_x = build(node_x, dataset.train_x, "train_x")
         self.train_loader_u = build(node_x if node_u.SAME_AS_X else node_u, dataset.train_u, "train_u")
+        if self.train_loader_x is not None and self.train_loader_u is not None:
+            self.train_loader_u.damaged = self.train_loader_x.damaged  # a file that is in both is named once
         self.val_loader = build(cfg.DATALOADER.TEST, dataset.val, "val")
         self.test_loader = build(cfg.DATALOADER.TEST, dataset.test, "test")
         self.dataset = dataset
@@ -194,7 +201,7 @@ class DatasetWrapper(Dataset):
             )
         steps: list[Callable] = [
             T.Resize(tuple(cfg.INPUT.SIZE), interpolation=INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]),
-            T.ToTensor(),
+            ToTensor(),
         ]
         if "normalize" in cfg.INPUT.TRANSFORMS:
             steps.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
@@ -222,6 +229,21 @@ class DatasetWrapper(Dataset):
         if self.return_img0:
             output["img0"] = self.to_tensor(img0)
         return output
+
+    def replacements(self, idx: int, generator: torch.Generator) -> tuple[str, list[int]]:
+        """What may stand in for an item that cannot be read.
+
+        Args:
+            idx: the item.
+            generator: draws the order.
+
+        Returns:
+            The name of its class, for a message, and the indices of the class's other items, to be tried in this order.
+        """
+        item = self.data_source[idx]
+        others = [i for i, other in enumerate(self.data_source) if other.label == item.label and i != idx]
+        order = torch.randperm(len(others), generator=generator).tolist()
+        return f"class {item.classname or item.label!r}", [others[i] for i in order]
 
     def _transform_image(self, tfm: Any, img0: Any) -> Any:
         """One view, or a list of k of them."""

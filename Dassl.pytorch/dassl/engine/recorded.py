@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from tqdm import tqdm
 
-from dassl.data import loader_state, start_epoch
+from dassl.data import damaged_images, loader_state, start_epoch
 from dassl.utils.files import remove_leftovers, write_torch
 from dassl.utils.torchtools import BEST_MODEL, load_checkpoint
 
@@ -152,6 +152,11 @@ class RecordedTrainer(TrainerBase):
 
     def _finish_training(self, final: dict[str, Any] | None) -> None:
         assert self._record is not None
+        total = sum(row.get("replaced_images", 0) for row in self._record.tree["epochs"])
+        paths = dict.fromkeys(path for loader in self._loaders() for path in damaged_images(loader)[1])
+        if total or paths:
+            remedy = f"; restore or remove {', '.join(paths)}" if paths else ""
+            print(f"{total} damaged images were replaced by others of their class in training{remedy}")
         self._record.tree.update(final=final, finished=True)
         self._record.write()
         (Path(self.output_dir) / resume.FILE).unlink(missing_ok=True)
@@ -251,6 +256,7 @@ class RecordedTrainer(TrainerBase):
         self._point = None  # a loop of the trainer's own has not taken it up
         row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": None, "train": None, "val": None}
         row |= {"seconds": None, "images_per_second": None}
+        row["replaced_images"] = sum(damaged_images(loader)[0] for loader in self._loaders())
         if progress is not None:
             row.update(lr=progress.lr, train=progress.averages(), seconds=progress.seconds)
             row["images_per_second"] = progress.images / progress.seconds if progress.seconds else None

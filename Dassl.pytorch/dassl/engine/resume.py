@@ -22,7 +22,7 @@ from .record import plain
 FILE = "resume.pth.tar"
 FORMAT = 1
 
-# keys that change where or how fast a run computes, but not what
+# keys that change where or how fast a run computes, but not what; or how it goes on from an image that stopped it
 FREE_KEYS = {
     "OUTPUT_DIR",
     "RESUME",
@@ -30,6 +30,7 @@ FREE_KEYS = {
     "USE_CUDA",
     "VERBOSE",
     "DATASET.ROOT",
+    "INPUT.ON_ERROR",
     "DATALOADER.NUM_WORKERS",
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",

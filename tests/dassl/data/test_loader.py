@@ -167,7 +167,7 @@ def test_resume_continues_exactly(make_loader, items, workers, tmp_path):
             torch.save(loader_state(loader), tmp_path / "state.pt")
             break
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state == {"seed": 3, "epoch": 3, "restart": 0, "batches": 2, "length": 5}
+    assert state == {"seed": 3, "epoch": 3, "restart": 0, "batches": 2, "length": 5, "replaced": 0, "damaged": {}}
 
     for skip, expected in ((None, 2), (0, 0), (4, 4), (5, 5)) if workers == 0 else ((None, 2),):
         resumed = make_loader(workers, batch_size=2)
@@ -203,7 +203,8 @@ def test_resume_within_a_restart(make_loader):
 def test_state_before_the_first_batch(make_loader):
     loader = make_loader()
     start_epoch(loader, 2)
-    assert loader_state(loader) == {"seed": 3, "epoch": 2, "restart": 0, "batches": 0, "length": 2}
+    expected = {"seed": 3, "epoch": 2, "restart": 0, "batches": 0, "length": 2, "replaced": 0, "damaged": {}}
+    assert loader_state(loader) == expected
 
 
 def test_restored_seed_counts(cfg, make_loader):

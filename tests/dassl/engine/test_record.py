@@ -33,7 +33,7 @@ def test_a_run_records_all_keys(make, record_of, killed):
     assert tree["versions"]["torchvision"] == torchvision.__version__
     assert set(tree["versions"]) == {"python", "torch", "torchvision", "numpy", "dassl"}
     assert [list(row) for row in tree["epochs"]] == [
-        ["epoch", "lr", "train", "val", "seconds", "images_per_second"],
+        ["epoch", "lr", "train", "val", "seconds", "images_per_second", "replaced_images"],
     ]
     row = tree["epochs"][0]
     assert (row["epoch"], row["lr"], row["val"]) == (1, 1e-5, None)
