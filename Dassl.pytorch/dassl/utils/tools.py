@@ -174,6 +174,8 @@ _TURNS = {
 
 def _upright(image: Image.Image) -> Image.Image:
     """`ImageOps.exif_transpose`, which would copy an upright image and refuse one whose notes are malformed."""
+    if image.format == "TIFF":  # is turned in loading, and some versions of Pillow leave the note
+        return image
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # whatever the parser raises; the picture itself is sound
