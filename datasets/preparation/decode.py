@@ -15,15 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from clip.transfer import is_web_page
 from dassl.utils.tools import ImageReadError, read_image
 
 CHUNK = 32  # pictures a task: a fraction of a second, so that the bar moves and Ctrl-C is quick
 EMPTY = "empty file (0 bytes)"
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")  # of JPEG, PNG, GIF, WebP
 
 
 class Unreadable(NamedTuple):
@@ -103,21 +100,5 @@ def why_unreadable(path: str) -> str | None:
     except FileNotFoundError:
         return "there is no such file"
     except ImageReadError as error:
-        return _reason(path, error.__cause__ or error)
+        return error.reason
     return None
-
-
-def _reason(path: str, cause: BaseException) -> str:
-    if isinstance(cause, OSError) and cause.strerror:  # the system's: permission, input/output error
-        return cause.strerror
-    with open(path, "rb") as file:
-        head = file.read(64)
-    size = os.path.getsize(path)
-    if not head:
-        return EMPTY
-    unknown = isinstance(cause, UnidentifiedImageError)
-    if "truncated" in str(cause).lower() or (unknown and head.startswith(_BEGINNINGS)):
-        return f"truncated to {size:,} bytes"
-    if unknown:
-        return "a web page instead of an image" if is_web_page(head) else f"not an image: starts with {head[:12]!r}"
-    return " ".join(str(cause).split()) or type(cause).__name__

@@ -43,7 +43,9 @@ def fill_bank(trainer: Spotlighter) -> None:
         tfm=build_transform(cfg, is_train=False),
         is_train=False,
         stream="bank",
+        replace=True,
     )
+    loader.damaged = trainer.train_loader_x.damaged  # so that training does not name an image once more
     trainer.set_model_mode("eval")
     for batch in tqdm(loader, desc="memory bank", disable=None, leave=False):
         trainer._stop_in_test()

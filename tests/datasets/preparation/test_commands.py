@@ -84,7 +84,7 @@ def test_json_and_list(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     images = pets / "images"
     (images / "abyssinian_train_3.jpg").unlink()
     (images / "abyssinian_test_0.jpg").write_bytes(b"")
-    size = truncate(images / "basset_hound_test_1.jpg")
+    reason = truncate(images / "basset_hound_test_1.jpg")
     assert check(pets, "--json", "--list", tmp_path / "bad.tsv") == 4
     tree = json.loads(capsys.readouterr().out)
     (row,) = tree["datasets"]
@@ -109,7 +109,7 @@ def test_json_and_list(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         "missing": ["abyssinian_train_3.jpg"],
         "unreadable": [
             {"path": "abyssinian_test_0.jpg", "reason": "empty file (0 bytes)"},
-            {"path": "basset_hound_test_1.jpg", "reason": f"truncated to {size} bytes"},
+            {"path": "basset_hound_test_1.jpg", "reason": reason},
         ],
         "n_outside": 0,
         "split_digest": OxfordPets.published,
@@ -118,7 +118,7 @@ def test_json_and_list(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "bad.tsv").read_text().splitlines() == [
         f"OxfordPets\tmissing\t{images}/abyssinian_train_3.jpg\t",
         f"OxfordPets\tunreadable\t{images}/abyssinian_test_0.jpg\tempty file (0 bytes)",
-        f"OxfordPets\tunreadable\t{images}/basset_hound_test_1.jpg\ttruncated to {size} bytes",
+        f"OxfordPets\tunreadable\t{images}/basset_hound_test_1.jpg\t{reason}",
     ]
 
 

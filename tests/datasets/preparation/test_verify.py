@@ -106,11 +106,11 @@ def damage(pets: Path) -> dict[str, str]:
     images = pets / "images"
     (images / "yorkshire_terrier_train_1.jpg").write_bytes(b"")
     (images / "abyssinian_val_1.jpg").write_text("<html>moved</html>")
-    size = truncate(images / "basset_hound_test_2.jpg")
+    reason = truncate(images / "basset_hound_test_2.jpg")
     return {
         "yorkshire_terrier_train_1.jpg": "empty file (0 bytes)",
-        "abyssinian_val_1.jpg": "a web page instead of an image",
-        "basset_hound_test_2.jpg": f"truncated to {size} bytes",
+        "abyssinian_val_1.jpg": "not an image of a known format, it starts with '<html>moved</html>'",
+        "basset_hound_test_2.jpg": reason,
     }
 
 

@@ -52,8 +52,10 @@ def picture(path: Path, label: int = 0, size: tuple[int, int] = (24, 16)) -> Pat
     return path
 
 
-def truncate(path: Path) -> int:
-    """Cut a file in half; its new size in bytes."""
+def truncate(path: Path) -> str:
+    """Cut the end off a file; what Pillow says of it."""
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    return len(content) // 2
+    path.write_bytes(content[: len(content) - len(content) // 8])
+    with pytest.raises(OSError, match=r"[Tt]runcated") as error, Image.open(path) as image:
+        image.load()
+    return str(error.value)
