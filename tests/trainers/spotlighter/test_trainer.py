@@ -44,6 +44,19 @@ def test_train_on_base_then_test_on_new_with_the_trained_bank(run, make, images,
     assert (trainer.model_inference(images) - logits).abs().max() > 1e-4
 
 
+def test_a_damaged_image_stops_the_banks_first_pass_or_is_replaced_and_named_once(run, make, tmp_path):
+    make(*BASE)  # writes the pictures
+    damaged = tmp_path / "data" / "toy" / "train_1_2.png"
+    damaged.write_bytes(b"")
+    code, _, err = run(*BASE)
+    assert code == 1
+    assert f"Cannot read the image {damaged} (empty file (0 bytes))" in err
+    code, out, err = run(*BASE, "INPUT.ON_ERROR", "replace")
+    assert code == 0, err
+    assert out.count(str(damaged)) == 2  # when it is met first, in filling the bank, and in the closing line
+    assert "; restore or remove " in out
+
+
 def test_the_bank_moves_in_training_and_not_in_tests(make, images):
     trainer = make(*BASE)
     filled = trainer.method.head.memory
