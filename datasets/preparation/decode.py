@@ -6,6 +6,7 @@ Opening a picture, or Pillow's `verify`, does not notice that a JPEG breaks off;
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import warnings
@@ -69,10 +70,13 @@ def n_cpus() -> int:
 
 @contextlib.contextmanager
 def _in_processes(images: Path, chunks: Sequence[Sequence[str]], processes: int) -> Iterator[Iterator]:
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, initializer=_leave_interrupts_to_parent)
     try:
         yield pool.map(decode, [str(images)] * len(chunks), chunks)
     except BrokenProcessPool:
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()  # the pool forgets one that it was just starting, and would wait for it at exit
         raise RuntimeError(
             f"A process that decoded pictures of {images} was killed, perhaps for want of memory; try again with "
             f"fewer --workers."
