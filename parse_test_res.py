@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 from tools.result_render import FORMATS, render_base_new, to_csv, to_json, to_text
-from tools.result_tables import Spread, base_new_rows, pair_runs, summarise, uneven_averages
-from tools.run_reader import RunProblem, find_runs, is_run_folder, natural, read_run
+from tools.result_runs import pair_runs
+from tools.result_stats import Spread, summarise
+from tools.result_tables import base_new_rows, uneven_averages
+from tools.run_layout import natural
+from tools.run_reader import RunProblem, find_runs, is_run_folder, read_run
 
 SIDES = ("train_base", "test_new")  # what scripts/*/base2new_*.sh write below output/base2new
 

@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib
 
 from tools.ablation_tables import PUBLISHED_DATASET, Row, Table
-from tools.result_render import foot_line, to_csv, to_text
-from tools.result_tables import Spread, harmonic_mean, summarise
+from tools.result_render import HM_NOTE, spread_note, to_csv, to_text
+from tools.result_stats import Spread, harmonic_mean, summarise
 
 SERIES = {"base": ("Base", "#3b6fb5", "o"), "new": ("New", "#d9822b", "s"), "hm": ("HM", "#333333", "D")}
 SIZE = (6.4, 3.6)  # inches
@@ -101,7 +101,7 @@ def render_text(table: Table, results: Sequence[Result], dataset: str) -> str:
 
 def foot() -> str:
     """What HM and ± mean, without the column that these tables don't have."""
-    return foot_line(False).replace("; HM per seed is\nthe mean of the seeds' own HMs. ", ".\n")
+    return f"{HM_NOTE}.\n{spread_note()}"
 
 
 def draw(table: Table, results: Sequence[Result], caption: str, stem: Path) -> list[Path]:

@@ -1,19 +1,25 @@
-"""Show rows of `tools/result_tables.py`: text for a terminal, markdown, CSV and JSON.
+"""Show rows of `tools/result_tables.py`: text for a terminal, markdown, LaTeX, CSV and JSON.
 
-Text and markdown round to two decimals and carry a foot line; CSV and JSON keep full precision for other programs.
+Text, markdown and LaTeX round to two decimals; CSV and JSON keep full precision for other programs.
 """
 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tabulate import tabulate
+from tabulate import LATEX_ESCAPE_RULES, tabulate
 
-from tools.result_tables import LeftOut, Row, average_rows, harmonic_mean
+from tools.result_runs import LeftOut
+from tools.result_stats import harmonic_mean
+from tools.result_tables import Row, average_rows
 
-FORMATS = ("table", "markdown", "csv", "json")
+FORMATS = ("table", "markdown", "csv", "latex", "json")
+STYLES = {"table": "simple", "markdown": "pipe", "latex": "latex_booktabs"}  # format -> tabulate's name
+HM_NOTE = "HM is the harmonic mean of the mean base and the mean new value, as the papers compute it"
+LATEX_SIGNS = {"±": r"$\pm$", "–": "--", "·": r"$\cdot$", "√": r"$\surd$", "≤": r"$\leq$", "…": r"\dots{}"}
 # Columns of --details, of the runs on base classes: key of Row.details -> title.
 DETAILS = {"backbone": "Backbone", "epoch": "Epoch", "tensors": "Tensors", "scalars": "Scalars", "seconds": "Seconds"}
 
@@ -52,9 +58,11 @@ def render_base_new(
         return to_json(content)
     if fmt == "csv":
         return to_csv([_record(row, details) for row in rows])
+    hosts = {(row.trainer, row.method) for row in rows}
+    several = len(hosts) > len({row.trainer for row in rows})  # one trainer around several hosts
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("Data set", lambda row: row.dataset),
-        ("Trainer", lambda row: row.trainer),
+        ("Trainer", lambda row: row.method if several else row.trainer),
         ("Config", lambda row: row.config),
         ("Seeds", lambda row: " ".join(map(str, row.seeds)) or "–"),
         ("Base", lambda row: str(row.base)),
@@ -68,29 +76,45 @@ def render_base_new(
         columns += [(title, _detail(key)) for key, title in DETAILS.items()]
     titles = [title for title, _ in columns]
     table = to_text(titles, [[show(row) for _, show in columns] for row in rows], fmt, titles.index("Base"))
-    return table + ("\n\n" if fmt == "markdown" else "\n") + foot_line(ci95)
+    foot = foot_line(ci95)
+    if fmt == "latex":
+        return table + "\n" + "\n".join(f"% {line}" for line in foot.splitlines())
+    return table + ("\n\n" if fmt == "markdown" else "\n") + foot
 
 
 def foot_line(ci95: bool) -> str:
     """What the columns HM and ± mean."""
+    return f"{HM_NOTE}; HM per seed is\nthe mean of the seeds' own HMs. {spread_note(ci95)}"
+
+
+def spread_note(ci95: bool = False) -> str:
+    """What ± means."""
     spread = "1.96·std/√n over seeds (95% confidence)" if ci95 else "population standard deviation over seeds"
-    return (
-        "HM is the harmonic mean of the mean base and the mean new value, as the papers compute it; HM per seed is\n"
-        f"the mean of the seeds' own HMs. ± is the {spread}, – with a single seed."
-    )
+    return f"± is the {spread}, – with a single seed."
 
 
 def to_text(titles: Sequence[str], cells: Sequence[Sequence[str]], fmt: str, n_left: int) -> str:
-    """Cells as a terminal ("table") or markdown table; columns after the first `n_left` are set to the right.
+    """Cells as a terminal ("table"), markdown or LaTeX table; columns after the first `n_left` are set to the right.
 
     Raises:
         ValueError: unknown format.
     """
-    styles = {"table": "simple", "markdown": "pipe"}
-    if fmt not in styles:
+    if fmt not in STYLES:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {fmt!r}")
     align = ["left"] * n_left + ["right"] * (len(titles) - n_left)
-    return tabulate(cells, titles, tablefmt=styles[fmt], colalign=align, disable_numparse=True)
+    table = tabulate(cells, titles, tablefmt=STYLES[fmt], colalign=align, disable_numparse=True)
+    return _latex_signs(table) if fmt == "latex" else table
+
+
+def latex(text: str) -> str:
+    """Text with what LaTeX would take for commands escaped, and signs that are not ASCII as commands."""
+    return _latex_signs("".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in text))
+
+
+def _latex_signs(text: str) -> str:
+    for sign, command in LATEX_SIGNS.items():
+        text = text.replace(sign, command)
+    return re.sub(r"(?<=[ &(])-(?=[ \d])", "$-$", text)
 
 
 def to_csv(records: Sequence[dict[str, Any]]) -> str:

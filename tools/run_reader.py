@@ -10,10 +10,12 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from tools.run_layout import Place, dataset_name, is_seed_folder, method_name, natural, place_of
 
 SCHEMA = 1
 EVAL_FILE = "metrics-eval.json"  # of an --eval-only in the folder of a training run, whose metrics.json stays
@@ -25,8 +27,6 @@ TRAIN_SIGNALS = ("Finish training", "Finished training")  # Dassl printed the se
 TEST_SIGNALS = ("=> result",)
 KEYWORDS = {"error": "error_rate", "average": "perclass_accuracy"}  # word of the log -> key of metrics.json
 _LOG_AGAIN = re.compile(r"log\.txt-\d{4}(-\d\d){5}$")  # what setup_logger writes when log.txt exists
-_SEED = re.compile(r"seed_?(\d+)$")
-_SHOTS = re.compile(r"shots_(\d+)$")
 
 
 class RunProblem(ValueError):
@@ -44,12 +44,33 @@ class Run:
     folder: Path
     source: Path  # the file that was read
     value: float  # percent, as precise as the file has it
-    dataset: str | None
-    trainer: str | None
-    config: str | None
-    shots: int | None
-    seed: int | str  # the name of the folder where it is no seed folder
+    place: Place  # what the folder's name says, completed from metrics.json
     metrics: dict[str, Any] | None  # the whole metrics.json
+
+    @property
+    def dataset(self) -> str | None:
+        return self.place.dataset
+
+    @property
+    def trainer(self) -> str | None:
+        return self.place.trainer
+
+    @property
+    def config(self) -> str | None:
+        return self.place.config
+
+    @property
+    def shots(self) -> int | None:
+        return self.place.shots
+
+    @property
+    def seed(self) -> int | str:
+        return self.place.seed
+
+    @property
+    def method(self) -> str:
+        """`CoOp`, or `CoOp w/ Spotlighter` where the trainer wraps a host."""
+        return method_name(self.trainer or "?", (self.metrics or {}).get("config"))
 
 
 def read_run(folder: Path, keyword: str = "accuracy", test_log: bool | None = None) -> Run:
@@ -66,27 +87,30 @@ def read_run(folder: Path, keyword: str = "accuracy", test_log: bool | None = No
     """
     if not folder.is_dir():
         raise RunProblem("missing", "there is no such folder")
-    name = _path_identity(folder)
+    place = place_of(folder)
     path = folder / "metrics.json"
     if test_log and (folder / EVAL_FILE).is_file():
         path = folder / EVAL_FILE
     if path.is_file():
         metrics = load_metrics(path)
         value = _value_in_metrics(metrics, keyword)
-        recorded, seed = metrics.get("seed"), name["seed"]
+        recorded, seed = metrics.get("seed"), place.seed
         if isinstance(seed, int) and isinstance(recorded, int) and recorded >= 0 and recorded != seed:
             raise RunProblem("damaged", f"the folder's name says seed {seed}, its {path.name} seed {recorded}")
-        name["dataset"] = name["dataset"] or metrics.get("dataset")
-        name["trainer"] = name["trainer"] or metrics.get("trainer")
-        name["shots"] = metrics.get("num_shots") if name["shots"] is None else name["shots"]
-        return Run(folder=folder, source=path, value=value, metrics=metrics, **name)
+        place = replace(
+            place,
+            dataset=dataset_name(place.dataset or metrics.get("dataset")),
+            trainer=place.trainer or metrics.get("trainer"),
+            shots=metrics.get("num_shots") if place.shots is None else place.shots,
+        )
+        return Run(folder, path, value, place, metrics)
     logs = list(_logs(folder))
     if not logs:
         raise RunProblem("missing", "it holds neither metrics.json nor log.txt")
     if not test_log:  # an evaluation may have been logged beside the training
         logs = [log for log in logs if _trains(log[1])] or logs
     path, lines = logs[0]
-    return Run(folder=folder, source=path, value=_value_in_log(lines, keyword, test_log), metrics=None, **name)
+    return Run(folder, path, _value_in_log(lines, keyword, test_log), place, None)
 
 
 def load_metrics(path: Path) -> dict[str, Any]:
@@ -124,7 +148,7 @@ def _trains(lines: list[str]) -> bool:
 def is_run_folder(folder: Path) -> bool:
     """Whether the folder is a run's: has a metrics.json or log.txt, or a name like `seed1`."""
     known = ("metrics.json", "log.txt")
-    return bool(_SEED.match(folder.name)) or any((folder / name).is_file() for name in known)
+    return is_seed_folder(folder) or any((folder / name).is_file() for name in known)
 
 
 def find_runs(root: Path) -> Iterator[Path]:
@@ -142,12 +166,6 @@ def find_runs(root: Path) -> Iterator[Path]:
         runs = [name for name in folders if is_run_folder(Path(here, name))]
         yield from (Path(here, name) for name in runs)
         folders[:] = [name for name in folders if name not in runs]
-
-
-def natural(text: object) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which seed2 comes before seed10."""
-    parts = re.findall(r"\d+|\D+", str(text))
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts)
 
 
 def state_of(folder: Path) -> str:
@@ -241,22 +259,6 @@ def _moment(text: Any) -> datetime | None:
         return datetime.fromisoformat(text.replace("Z", "+00:00"))
     except (AttributeError, ValueError):
         return None
-
-
-def _path_identity(folder: Path) -> dict[str, Any]:
-    """What `…/DATASET/shots_K/TRAINER/CFG/seedN` says; folders laid out otherwise say less."""
-    parts = Path(os.path.abspath(folder)).parts  # not resolved: a link's own name is the one meant
-    found: dict[str, Any] = {"dataset": None, "trainer": None, "config": None, "shots": None, "seed": folder.name}
-    seed = _SEED.match(parts[-1])
-    if not seed:
-        return found
-    found["seed"] = int(seed[1])
-    if len(parts) > 2:
-        found["config"] = parts[-2]
-    shots = _SHOTS.match(parts[-4]) if len(parts) > 5 else None
-    if shots:
-        found.update(dataset=parts[-5], trainer=parts[-3], shots=int(shots[1]))
-    return found
 
 
 def _value_in_metrics(metrics: dict[str, Any], keyword: str) -> float:

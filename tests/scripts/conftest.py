@@ -72,8 +72,9 @@ def copy(tmp_path: Path) -> Copy:
     root = tmp_path / "a repository"  # a space in the path must not matter
     shutil.copytree(ROOT / "scripts", root / "scripts")
     (root / "tools").mkdir()
-    for name in ("__init__", "protocols", "run_protocol", "run_reader", "run_state", "result_tables", "result_render"):
-        shutil.copy(ROOT / "tools" / f"{name}.py", root / "tools")
+    for pattern in ("__init__.py", "protocols.py", "run_*.py", "result_*.py"):
+        for path in (ROOT / "tools").glob(pattern):
+            shutil.copy(path, root / "tools")
     shutil.copy(ROOT / "parse_test_res.py", root)
     (root / "train.py").write_text(TRAIN_PY)
     for name in CONFIGS:

@@ -7,42 +7,13 @@ import json
 import pytest
 
 from tools.result_render import render_base_new, to_text
-from tools.result_tables import (
-    average_rows,
-    base_new_rows,
-    harmonic_mean,
-    pair_runs,
-    summarise,
-    uneven_averages,
-)
+from tools.result_runs import pair_runs
+from tools.result_tables import average_rows, base_new_rows, uneven_averages
 
 
 def rows_of(runs, ci95=False):
     pairs, left_out = pair_runs(runs.root / "train_base", runs.root / "test_new")
     return base_new_rows(pairs, ci95), left_out
-
-
-def test_population_standard_deviation_and_interval():
-    # 70, 74, 75: mean 73, squared deviations 9 + 1 + 4 = 14, 14/3 = 4.6667, root 2.160247
-    found = summarise([70.0, 74.0, 75.0])
-    assert (found.mean, found.n) == (73.0, 3)
-    assert found.spread == pytest.approx(2.1602469)
-    # 1.96 * 2.160247 / 1.7320508 = 2.444549
-    assert summarise([70.0, 74.0, 75.0], ci95=True).spread == pytest.approx(2.444549, abs=1e-6)
-    assert str(found) == "73.00 ± 2.16"
-
-
-def test_one_value_has_no_spread():
-    assert summarise([70.0]).spread is None
-    assert str(summarise([70.0])) == "70.00 ± –"
-    with pytest.raises(ValueError, match="expected at least one value to average, got none"):
-        summarise([])
-
-
-def test_harmonic_mean():
-    assert harmonic_mean(60.0, 90.0) == pytest.approx(72.0)
-    assert harmonic_mean(82.69, 63.22) == pytest.approx(71.66, abs=0.005)  # CoOp's published average
-    assert harmonic_mean(0.0, 90.0) == 0.0
 
 
 def test_hm_of_means_and_mean_of_hms_differ(runs):
@@ -85,7 +56,7 @@ def test_runs_of_the_wrong_side_are_left_out(runs):
     runs.pair(1, 60.0, 90.0)
     pairs, left_out = pair_runs(runs.root / "test_new", runs.root / "train_base")
     assert pairs == []
-    assert left_out[0].reason == "it evaluated the 'new' classes, expected 'base' on this side"
+    assert left_out[0].reason == "it evaluated the 'new' classes, expected 'base' here"
 
 
 def test_test_of_another_epoch_is_left_out(runs):
@@ -96,7 +67,7 @@ def test_test_of_another_epoch_is_left_out(runs):
     (folder / "metrics.json").write_text(json.dumps(tested))
     rows, left_out = rows_of(runs)
     assert rows == []
-    assert left_out[0].reason == "it tested epoch 5, and the base side measured epoch 20; test again"
+    assert left_out[0].reason == "it tested epoch 5, and its training run measured epoch 20; test again"
 
 
 def test_test_of_an_older_model_is_left_out(runs):
@@ -255,5 +226,5 @@ def test_details_that_differ_between_seeds_are_all_shown(runs):
 
 
 def test_unknown_format():
-    with pytest.raises(ValueError, match="format must be one of table, markdown, csv, json, got 'html'"):
+    with pytest.raises(ValueError, match="format must be one of table, markdown, csv, latex, json, got 'html'"):
         to_text(["a"], [["b"]], "html", 1)

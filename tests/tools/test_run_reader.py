@@ -14,7 +14,6 @@ from tools.run_reader import (
     find_runs,
     is_older,
     load_metrics,
-    natural,
     read_run,
     state_of,
     trained_epoch,
@@ -196,10 +195,6 @@ def test_find_runs_goes_no_deeper_than_a_run_and_not_round_in_circles(runs):
     found = list(find_runs(runs.root / "train_base"))
     assert found == [runs.folder("train_base", 2), runs.folder("train_base", 10)]
     assert list(find_runs(found[0])) == [found[0]]
-
-
-def test_natural_order():
-    assert sorted(["seed10", "Seed2", "seed1", "a"], key=natural) == ["a", "seed1", "Seed2", "seed10"]
 
 
 def test_state(runs):
