@@ -24,6 +24,8 @@ examples:
   python parse_test_res.py --base output/base2new/train_base/shapes --new output/base2new/test_new/shapes
       the same for one data set; runs are paired by their path below the two folders
   python parse_test_res.py output/base2new --format markdown --details > table.md
+  python -m tools.results output
+      all tables of the paper, with published figures, paired tests, figures, and commands for what is missing
 
 A run is used only if it finished. Every other one is named on stderr and left out of all figures.
 Exit code: 0 if something could be shown, 1 if nothing could be read, 2 for a wrong command line.

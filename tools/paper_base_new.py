@@ -1,5 +1,6 @@
 """Tables of base-to-new runs: Table I, and Table IV with parameters and speed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -150,12 +151,12 @@ def _measured(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Cell]:
     scalars: dict[Seed, float] = {}
     speed: dict[Seed, float] = {}
     for trained, tested in sorted(pairs, key=lambda pair: natural(pair[0].seed)):
-        parameters = (trained.metrics or {}).get("parameters") or {}
+        parameters = trained.recorded("parameters")
         for found, key in ((tensors, "trainable_tensors"), (scalars, "trainable_scalars")):
             if isinstance(parameters.get(key), int):
                 found[trained.seed] = parameters[key]
-        speeds = [((run.metrics or {}).get("final") or {}).get("images_per_second") for run in (trained, tested)]
-        known = [value for value in speeds if isinstance(value, (int, float))]
+        speeds = [run.recorded("final").get("images_per_second") for run in (trained, tested)]
+        known = [value for value in speeds if isinstance(value, (int, float)) and math.isfinite(value)]
         if known:
             speed[trained.seed] = mean(known)
     return {"tensors": over_seeds(tensors), "scalars": over_seeds(scalars), "images_per_second": over_seeds(speed)}

@@ -45,7 +45,7 @@ def records(table: PaperTable) -> list[dict[str, Any]]:
     return [_record(table, line, column) for line, column in _cells(table)]
 
 
-def test_records(table: PaperTable) -> list[dict[str, Any]]:
+def comparison_records(table: PaperTable) -> list[dict[str, Any]]:
     """One record a paired test."""
     return [
         {
@@ -141,7 +141,7 @@ def _json(table: PaperTable) -> dict[str, Any]:
         "title": table.title,
         "notes": list(table.notes),
         "cells": cells,
-        "tests": test_records(table),
+        "tests": comparison_records(table),
         "gaps": gaps,
     }
 

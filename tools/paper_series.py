@@ -75,7 +75,8 @@ class Context:
         for run in collection.all_runs():
             series = self.series[self._key_of[run.folder]]
             series.values[run.seed] = run.value
-            series.backbone = series.backbone or (run.metrics or {}).get("backbone")
+            backbone = (run.metrics or {}).get("backbone")
+            series.backbone = series.backbone or (backbone if isinstance(backbone, str) else None)
         seedless = _seedless(collection)
         self.seedless = {key.label for key, series in self.series.items() if series.method in seedless}
         self.versus = self._resolve(versus)
@@ -215,6 +216,6 @@ def _seedless(collection: Collection) -> set[str]:
     """Methods that train nothing, so that every seed gives the same."""
     counts: dict[str, set[object]] = {}
     for run in collection.all_runs():
-        parameters = (run.metrics or {}).get("parameters") or {}
-        counts.setdefault(run.method, set()).add(parameters.get("trainable_scalars"))
+        count = run.recorded("parameters").get("trainable_scalars")
+        counts.setdefault(run.method, set()).add(count if isinstance(count, int) else None)
     return {*ZEROSHOT, *(method for method, found in counts.items() if found == {0})}

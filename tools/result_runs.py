@@ -130,12 +130,12 @@ def _method_of(folder: Path, place: Place) -> str:
     """The method of a run, finished or not; "" where a damaged or missing metrics.json leaves it open."""
     path = folder / "metrics.json"
     if not path.is_file() and (folder / "log.txt").is_file():
-        return method_name(place.trainer or "?", None)
+        return method_name(place.trainer or "?", {})
     try:
         config = load_metrics(path).get("config")
     except RunProblem:
         return ""
-    return method_name(place.trainer or "?", config if isinstance(config, dict) else None)
+    return method_name(place.trainer or "?", config if isinstance(config, dict) else {})
 
 
 def pair_runs(base: Path, new: Path, keyword: str = "accuracy") -> tuple[list[tuple[Run, Run]], list[LeftOut]]:

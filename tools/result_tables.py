@@ -121,7 +121,7 @@ def _details(runs: Sequence[Run]) -> dict[str, list]:
     details: dict[str, list] = {}
     for run in runs:
         metrics: dict[str, Any] = run.metrics or {}
-        parameters, final = metrics.get("parameters") or {}, metrics.get("final") or {}
+        parameters, final = run.recorded("parameters"), run.recorded("final")
         found = {
             "backbone": metrics.get("backbone"),
             "tensors": parameters.get("trainable_tensors"),

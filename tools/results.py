@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.paper_all_classes import fewshot_table, transfer_tables
 from tools.paper_base_new import base_new_table, efficiency_table
-from tools.paper_render import ENDINGS, commands, render, test_records
+from tools.paper_render import ENDINGS, commands, comparison_records, render
 from tools.paper_series import Context
 from tools.paper_tables import NAMES, PaperTable
 from tools.result_published import PublishedFigures, read_published
@@ -129,7 +129,7 @@ def save(tables: Sequence[PaperTable], folder: Path) -> None:
         chosen = [table for table in tables if table.name == name]
         for fmt, ending in ENDINGS.items():
             (folder / f"{name}.{ending}").write_text(render(chosen, fmt) + "\n", encoding="utf-8")
-        tests = [record for table in chosen for record in test_records(table)]
+        tests = [record for table in chosen for record in comparison_records(table)]
         if tests:
             (folder / f"{name}_tests.csv").write_text(to_csv(tests) + "\n", encoding="utf-8")
 

@@ -95,9 +95,11 @@ def is_seed_folder(folder: Path) -> bool:
     return bool(_SEED.match(folder.name))
 
 
-def dataset_name(name: str | None) -> str | None:
+def dataset_name(name: object) -> str | None:
     """The stem of a data set's config for its registered name: `DescribableTextures` -> `dtd`; others stay."""
-    if name is None or name in TITLES:
+    if not isinstance(name, str):
+        return None
+    if name in TITLES:
         return name
     plain = re.sub(r"[\W_]", "", name).lower()
     return _REGISTERED.get(plain) or next((s for s in TITLES if s.replace("_", "") == plain), name)
@@ -108,14 +110,14 @@ def dataset_title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def method_name(trainer: str, config: dict[str, Any] | None) -> str:
+def method_name(trainer: str, config: dict[str, Any]) -> str:
     """How tables name a run's method: its trainer, and `HOST w/ Spotlighter` for one that wraps a host.
 
     Args:
         trainer: registered name.
-        config: merged configuration of the run, from its metrics.json.
+        config: merged configuration of the run, from its metrics.json; may be empty.
     """
-    nodes = (config or {}).get("TRAINER")
+    nodes = config.get("TRAINER")
     node = nodes.get(trainer.upper()) if isinstance(nodes, dict) else None
     host = node.get("HOST") if isinstance(node, dict) else None
     return f"{host} w/ {trainer}" if isinstance(host, str) and host else trainer

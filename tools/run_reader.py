@@ -70,7 +70,12 @@ class Run:
     @property
     def method(self) -> str:
         """`CoOp`, or `CoOp w/ Spotlighter` where the trainer wraps a host."""
-        return method_name(self.trainer or "?", (self.metrics or {}).get("config"))
+        return method_name(self.trainer or "?", self.recorded("config"))
+
+    def recorded(self, name: str) -> dict[str, Any]:
+        """An object of metrics.json, `parameters` for example; empty where nothing usable is recorded."""
+        part = (self.metrics or {}).get(name)
+        return part if isinstance(part, dict) else {}
 
 
 def read_run(folder: Path, keyword: str = "accuracy", test_log: bool | None = None) -> Run:

@@ -60,6 +60,11 @@ Evaluate on the *test* set
 """
 
 
+def with_host(trainer: str, host: str | None) -> dict[str, object]:
+    """The recorded config of a run; with the node of a trainer that wraps a host."""
+    return METRICS["config"] | ({"TRAINER": {trainer.upper(): {"HOST": host}}} if host else {})
+
+
 class Runs:
     """Writes run folders below a root."""
 
@@ -84,10 +89,24 @@ class Runs:
         (folder / name).write_text(text.format(accuracy=accuracy, error="24.9"))
         return folder
 
-    def pair(self, seed: int, base: float, new: float, **where: str) -> None:
+    def of(
+        self,
+        below: str,
+        accuracy: float,
+        seed: int = 1,
+        trainer: str = "CoOp",
+        config: str = "ep20",
+        host: str | None = None,
+        **changes: object,
+    ) -> Path:
+        """A run on all classes at `below/TRAINER/CFG/seedN`, such as `fewshot/dtd/shots_4/CoOp/ep20/seed1`."""
+        about = {"seed": seed, "trainer": trainer, "classes": "all", "config": with_host(trainer, host)}
+        return self.metrics(self.root / below / trainer / config / f"seed{seed}", accuracy, **about | changes)
+
+    def pair(self, seed: int, base: float, new: float, host: str | None = None, **where: str) -> None:
         """A trained run on base classes and its test on new classes."""
         trainer, dataset = where.get("trainer", "CoOp"), where.get("dataset", "shapes")
-        about = {"seed": seed, "trainer": trainer, "dataset": dataset}
+        about = {"seed": seed, "trainer": trainer, "dataset": dataset, "config": with_host(trainer, host)}
         self.metrics(self.folder("train_base", seed, **where), base, **about)
         tested = {"mode": "eval", "classes": "new", "started": "2030-01-01T11:00:00"}
         self.metrics(self.folder("test_new", seed, **where), new, **about, **tested)

@@ -99,6 +99,7 @@ def test_other_formats_of_a_summary(runs, parse, multi):
     assert rows == [{"directory": str(exp), "n": 2, "mean": 65.0, "spread": 5.0}]
     assert parse(where, "--format", "table", *multi)[1].splitlines()[2].split() == [str(exp), "2", "65.00", "±", "5.00"]
     assert parse(where, "--format", "markdown", *multi)[1].startswith("| Directory")
+    assert r"65.00 $\pm$ 5.00 \\" in parse(where, "--format", "latex", *multi)[1]
 
 
 def test_base_new_from_one_folder_or_two(runs, parse):
@@ -111,6 +112,21 @@ def test_base_new_from_one_folder_or_two(runs, parse):
     leaf = "shots_16/CoOp/ep20"
     assert parse("--base", base / leaf, "--new", new / leaf)[1] == out
     assert parse("--base", base / leaf / "seed1", "--new", new / leaf / "seed1")[1] == out
+
+
+def test_base_new_as_latex(runs, parse):
+    runs.pair(1, 60.0, 90.0, config="mini_vit8")
+    lines = parse(runs.root, "--format", "latex")[1].splitlines()
+    assert [line for line in lines if line.startswith("\\")][1:4] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert " ".join(lines[4].split()).startswith(r"shapes & CoOp & mini\_vit8 & 1 & 60.00 $\pm$ -- & 90.00 $\pm$ --")
+    assert lines[-2].startswith("% HM is the harmonic mean")
+
+
+def test_one_trainer_around_several_hosts_is_told_apart(runs, parse):
+    for host, config in (("CoOp", "ep15"), ("MaPLe", "ep16")):
+        runs.pair(1, 60.0, 90.0, trainer="Spotlighter", host=host, config=config)
+    names = [" ".join(line.split()[1:4]) for line in parse(runs.root)[1].splitlines()[2:4]]
+    assert names == ["CoOp w/ Spotlighter", "MaPLe w/ Spotlighter"]
 
 
 def test_base_new_names_what_it_leaves_out(runs, parse):

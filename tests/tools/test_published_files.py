@@ -82,7 +82,7 @@ def test_averages_fit_or_the_note_says_so(path):
     for key, row in averages.items():
         wanted = ELEVEN - {"imagenet"} if key[0] == "cross" else ELEVEN
         if row["metric"] == "hm" or not wanted <= set(values[key]):
-            continue  # HM is that of the averages, which the test of harmonic means covers; or only the average is known
+            continue  # HM is that of the averages, tested above; or only the average is known
         mean = sum(values[key][name] for name in wanted) / len(wanted)
         noted = row["note"].startswith("mean of the rows with")
         assert (abs(mean - float(row["value"])) <= 0.0101) != noted, (key, mean, row["value"])

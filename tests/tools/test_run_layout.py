@@ -68,6 +68,7 @@ def test_other_folders_say_less():
         ("ImageNetA", "imagenet_a"),
         ("dtd", "dtd"),
         ("MyFlowers", "MyFlowers"),
+        (7, None),  # of a damaged record
         (None, None),
     ],
 )
@@ -89,7 +90,7 @@ def test_a_wrapper_is_named_with_its_host():
     config = {"TRAINER": {"NAME": "Spotlighter", "SPOTLIGHTER": {"HOST": "MaPLe"}}}
     assert method_name("Spotlighter", config) == "MaPLe w/ Spotlighter"
     assert method_name("CoOp", config) == "CoOp"  # every config holds the nodes of all trainers
-    assert method_name("Spotlighter", None) == "Spotlighter"
+    assert method_name("Spotlighter", {}) == "Spotlighter"
     assert method_name("Spotlighter", {"TRAINER": {"SPOTLIGHTER": None}}) == "Spotlighter"
     assert (host_of("MaPLe w/ Spotlighter"), host_of("MaPLe")) == ("MaPLe", None)
 
