@@ -20,14 +20,16 @@ import numpy as np
 
 from tools.paper_tables import Cell, Line, PaperTable, default_reference
 from tools.result_stats import harmonic_mean
+from tools.run_layout import rank_method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes, too; each method has a marker of its own besides.
+# Okabe and Ito's colours, told apart by colour-blind eyes, too. Their number and that of the markers have no common
+# divisor, so that the ninth method has the first one's colour with another marker, and hatched bars.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX"
 GREY = "#767676"
 PANEL = (2.9, 2.5)  # inches
 STAR = {"marker": "*", "markersize": 8, "linestyle": "none"}  # of zero-shot CLIP beside curves
@@ -54,37 +56,44 @@ def draw_all(tables: Sequence[PaperTable], folder: Path, versus: str | None = No
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
+    order = sorted({method for table in tables for method in table.methods}, key=rank_method)
     with matplotlib.rc_context(STYLE):
         for table in tables:
             several = [line.shots for line in table.lines]
             for shots in dict.fromkeys(several):
                 lines = [line for line in table.lines if line.shots == shots]
                 suffix = f"_shots{shots}" if len(set(several)) > 1 else ""
-                figures = list(_figures(table, lines, versus))
+                figures = list(_figures(table, lines, order, versus))
                 for name, figure in figures:
                     paths += _write(figure, folder / f"{name}{suffix}")
     return paths
 
 
-def _figures(table: PaperTable, lines: Sequence[Line], versus: str | None) -> list[tuple[str, Figure | None]]:
+def _figures(
+    table: PaperTable, lines: Sequence[Line], order: Sequence[str], versus: str | None
+) -> list[tuple[str, Figure | None]]:
     if table.name == "fewshot":
-        return [("fewshot", draw_fewshot(table, lines))]
+        return [("fewshot", draw_fewshot(table, lines, order))]
     if table.name not in ("base2new", "cross", "domains"):
         return []
     name = table.name if table.name == "base2new" else f"{table.name}_{lines[0].dataset}"
     what = "Base to new, HM" if table.name == "base2new" else f"Trained on {lines[0].group}, accuracy"
     published, reference = differences(table, lines), differences(table, lines, True, versus)
     figures = [
-        (f"{name}_minus_published", draw_bars(published, f"{what}: ours minus published", table.methods)),
-        (f"{name}_minus_reference", draw_bars(reference, f"{what}: method minus reference", table.methods)),
+        (f"{name}_minus_published", draw_bars(published, f"{what}: ours minus published", order)),
+        (f"{name}_minus_reference", draw_bars(reference, f"{what}: method minus reference", order)),
     ]
     if table.name == "base2new":
-        figures.insert(0, ("base_new", draw_base_new(table, lines)))
+        figures.insert(0, ("base_new", draw_base_new(lines, order)))
     return figures
 
 
-def draw_fewshot(table: PaperTable, lines: Sequence[Line]) -> Figure | None:
-    """Accuracy over images a class, a panel for each data set and average; None if nothing is measured."""
+def draw_fewshot(table: PaperTable, lines: Sequence[Line], order: Sequence[str]) -> Figure | None:
+    """Accuracy over images a class, a panel for each data set and average; None if nothing is measured.
+
+    Args:
+        order: all methods; a method's place in it gives its colour and marker, here as in the other figures.
+    """
     columns = [column for column in table.columns if column.shots and column.shots > 0]
     zero = next((column for column in table.columns if column.shots == 0 and column.key == "zero-shot"), None)
     groups = _groups(lines)
@@ -95,7 +104,7 @@ def draw_fewshot(table: PaperTable, lines: Sequence[Line]) -> Figure | None:
     left = min(places, default=0) - 1
     for axes, (group, members) in zip(panels, groups.items(), strict=True):
         for line in members:
-            style = _style(table, line.method)
+            style = _style(order, line.method)
             for is_published in (False, True):
                 points = [_point(line.cells.get(column.key), is_published) for column in columns]
                 known = [(x, *point) for x, point in zip(places, points, strict=True) if point is not None]
@@ -110,11 +119,11 @@ def draw_fewshot(table: PaperTable, lines: Sequence[Line]) -> Figure | None:
         axes.grid(alpha=0.25)
     _outer_labels(panels, "images a class", "accuracy in %")
     figure.suptitle("Few-shot classification on all classes; bars: standard deviation over seeds", fontsize=10)
-    _legend(figure, table, lines, "dashed: published")
+    _legend(figure, order, lines, "dashed: published")
     return figure
 
 
-def draw_base_new(table: PaperTable, lines: Sequence[Line]) -> Figure | None:
+def draw_base_new(lines: Sequence[Line], order: Sequence[str]) -> Figure | None:
     """Base against new accuracy, a panel for each data set and average; None if nothing is measured."""
     lines = [line for line in lines if line.cells["hm"].value is not None]
     if not lines:
@@ -123,7 +132,7 @@ def draw_base_new(table: PaperTable, lines: Sequence[Line]) -> Figure | None:
     figure, panels = _grid(list(groups))
     for axes, (group, members) in zip(panels, groups.items(), strict=True):
         for line in members:
-            style = _style(table, line.method) | {"linestyle": "none"}
+            style = _style(order, line.method) | {"linestyle": "none"}
             base, new = line.cells["base"], line.cells["new"]
             ours = (base.value, new.value)
             axes.errorbar(*ours, xerr=base.spread, yerr=new.spread, capsize=2, lw=1, zorder=3, **style)
@@ -135,7 +144,7 @@ def draw_base_new(table: PaperTable, lines: Sequence[Line]) -> Figure | None:
         axes.set_title(group)
     _outer_labels(panels, "base accuracy in %", "new accuracy in %")
     figure.suptitle("Base against new classes, on lines of equal harmonic mean (HM)", fontsize=10)
-    _legend(figure, table, lines, "hollow: published", linestyle="none")
+    _legend(figure, order, lines, "hollow: published", linestyle="none")
     return figure
 
 
@@ -162,7 +171,7 @@ def differences(
     return bars
 
 
-def draw_bars(bars: Sequence[Bar], title: str, methods: Sequence[str]) -> Figure | None:
+def draw_bars(bars: Sequence[Bar], title: str, order: Sequence[str]) -> Figure | None:
     """Horizontal bars by group, one colour a method; None without bars."""
     if not bars:
         return None
@@ -176,8 +185,9 @@ def draw_bars(bars: Sequence[Bar], title: str, methods: Sequence[str]) -> Figure
     for i, label in enumerate(labels):
         places = [g + (i - (len(labels) - 1) / 2) * height for g in range(len(groups))]
         widths = [values.get((group, label), math.nan) for group in groups]
-        colour = COLOURS[methods.index(label.split(" - ")[0]) % len(COLOURS)]
-        drawn = axes.barh(places, widths, height * 0.9, color=colour, label=label)
+        turn, i_colour = divmod(order.index(label.split(" - ")[0]), len(COLOURS))
+        style = {"color": COLOURS[i_colour], "hatch": "////" if turn else "", "edgecolor": "white", "linewidth": 0}
+        drawn = axes.barh(places, widths, height * 0.9, label=label, **style)
         texts = ["" if math.isnan(width) else f"{width:+.2f}" for width in widths]
         axes.bar_label(drawn, texts, padding=2, fontsize=6, color="#333333")
     axes.axvline(0, color="black", lw=0.8)
@@ -224,8 +234,8 @@ def _grid(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
     return figure, panels[: len(names)]
 
 
-def _style(table: PaperTable, method: str) -> dict[str, Any]:
-    i = table.methods.index(method)
+def _style(order: Sequence[str], method: str) -> dict[str, Any]:
+    i = order.index(method)
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4.5}
 
 
@@ -266,13 +276,13 @@ def _widened(low: float, high: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(100.0, middle + half)
 
 
-def _legend(figure: Figure, table: PaperTable, lines: Sequence[Line], meaning: str, linestyle: str = "-") -> None:
+def _legend(figure: Figure, order: Sequence[str], lines: Sequence[Line], meaning: str, linestyle: str = "-") -> None:
     """One legend below all panels; `meaning` says how published figures look, if there are some."""
     from matplotlib.lines import Line2D
 
     handles = []
     for name in dict.fromkeys(line.method for line in lines):
-        style: dict[str, Any] = {"linestyle": linestyle, "lw": 1.2} | _style(table, name)
+        style: dict[str, Any] = {"linestyle": linestyle, "lw": 1.2} | _style(order, name)
         if {key for line in lines if line.method == name for key in line.cells} == {"zero-shot"}:
             style |= STAR
         handles.append(Line2D([], [], label=name, **style))

@@ -5,6 +5,7 @@ import pytest
 from tools.paper_figures import (
     COLOURS,
     MARKERS,
+    Bar,
     differences,
     draw_all,
     draw_bars,
@@ -59,7 +60,7 @@ def curves(axes):
 
 
 def test_fewshot_curves_with_published_ones_dashed(fewshot):
-    drawn = draw_fewshot(fewshot, fewshot.lines)
+    drawn = draw_fewshot(fewshot, fewshot.lines, fewshot.methods)
     dtd, average = drawn.axes
     assert (dtd.get_title(), average.get_title()) == ("DTD", "Average of 2")
     assert ("-", [41.0, 50.0]) in curves(dtd)
@@ -74,7 +75,7 @@ def test_fewshot_curves_with_published_ones_dashed(fewshot):
 
 
 def test_base_against_new_on_lines_of_equal_hm(base2new):
-    drawn = draw_base_new(base2new, base2new.lines)
+    drawn = draw_base_new(base2new.lines, base2new.methods)
     dtd, eurosat = drawn.axes
     points = [tuple(map(list, line.get_data())) for line in dtd.get_lines()]
     assert ([60.0], [90.0]) in points
@@ -116,8 +117,8 @@ def test_nothing_to_draw(base2new, fewshot, tmp_path):
     gaps = [
         Line(line.dataset, line.group, line.method, 16, dict.fromkeys(line.cells, Cell())) for line in base2new.lines
     ]
-    assert draw_base_new(base2new, gaps) is None
-    assert draw_fewshot(fewshot, [Line("dtd", "DTD", "CoOp", None, {"1": Cell()})]) is None
+    assert draw_base_new(gaps, base2new.methods) is None
+    assert draw_fewshot(fewshot, [Line("dtd", "DTD", "CoOp", None, {"1": Cell()})], ["CoOp"]) is None
     assert draw_bars([], "", []) is None
     table = PaperTable("efficiency", "", "Data set", (), ())
     assert draw_all([table], tmp_path) == []
@@ -129,7 +130,7 @@ def test_files(base2new, fewshot, tmp_path):
     assert paths == [tmp_path / f"{stem}.{ending}" for stem in stems for ending in ("png", "svg")]
     assert (tmp_path / "fewshot.png").read_bytes().startswith(b"\x89PNG")
     first = (tmp_path / "base_new.svg").read_text()
-    draw_all([base2new], tmp_path)
+    draw_all([base2new, fewshot], tmp_path)
     assert (tmp_path / "base_new.svg").read_text() == first  # the same file for the same results
 
 
@@ -140,5 +141,31 @@ def test_shots_have_files_of_their_own(base2new, tmp_path):
     assert {"base_new_shots4.png", "base_new_shots16.png"} <= names
 
 
-def test_every_method_looks_different():
-    assert len(set(COLOURS)) == len(set(MARKERS)) == 8
+def test_many_methods_look_different(base2new):
+    names = [f"M{i}" for i in range(20)]
+    line = base2new.lines[2]
+    lines = [Line("dtd", "DTD", name, 16, line.cells) for name in names]
+    (legend,) = draw_base_new(lines, names).legends
+    looks = {(handle.get_color(), handle.get_marker()) for handle in legend.legend_handles}
+    assert len(looks) == 20
+    assert len(COLOURS) == 8
+    assert len(MARKERS) == 7
+    bars = draw_bars([Bar("DTD", name, 1.0) for name in names[:9]], "", names)
+    hatches = [patch.get_hatch() for patch in bars.axes[0].patches]
+    assert (hatches[0], hatches[8]) == ("", "////")
+
+
+def test_a_method_has_the_same_colour_in_every_figure(base2new, fewshot, tmp_path, monkeypatch):
+    from tools import paper_figures
+
+    seen = {}
+    monkeypatch.setattr(paper_figures, "_write", lambda figure, stem: seen.setdefault(stem.name, figure) and [])
+    draw_all([base2new, fewshot], tmp_path)
+    colours = [
+        {
+            text.get_text(): handle.get_color()
+            for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+        }
+        for legend in (seen["base_new"].legends[0], seen["fewshot"].legends[0])
+    ]
+    assert colours[0]["CoOp"] == colours[1]["CoOp"] == COLOURS[1]  # after ZeroshotCLIP, which only one of them has
