@@ -187,7 +187,8 @@ class Context:
         else:
             config = choose_config(trainer, key.dataset, [(dataset, series.config) for dataset, series in kin])
         recipe = Recipe(method, trainer, key.shots, self.collection.root)
-        commands = tuple(recipe.command(script, key.dataset, seed, config, key.source) for script in scripts)
+        source = key.source if key.part == "test" else None
+        commands = tuple(recipe.command(script, key.dataset, seed, config, source) for script in scripts)
         return Gap(key.label, key.dataset, key.shots, seed, reason, commands)
 
 

@@ -390,6 +390,10 @@ def test_another_source_has_no_published_figures(runs):
     line = line_of(table, "CoOp", "dtd")
     assert (line.cells["ucf101"].value, line.cells["ucf101"].published) == (40.0, None)
     assert [column.key for column in table.columns] == ["dtd", "ucf101"]  # no average of one
+    train, test = transfer_tables(context(runs.root, seeds=[2]), "cross")[0].gaps
+    start = f"OUTPUT={runs.root} CFG=ep20"
+    assert train.commands == (f"{start} bash scripts/coop/xd_train.sh dtd 2",)
+    assert test.commands == (f"{start} SOURCE=dtd bash scripts/coop/xd_test.sh ucf101 2",)
 
 
 def test_every_source_is_a_table(runs):
