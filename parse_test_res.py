@@ -8,7 +8,7 @@ from tools.result_render import FORMATS, render_base_new, to_csv, to_json, to_te
 from tools.result_runs import pair_runs
 from tools.result_stats import Spread, summarise
 from tools.result_tables import base_new_rows, uneven_averages
-from tools.run_layout import natural
+from tools.run_names import natural
 from tools.run_reader import RunProblem, find_runs, is_run_folder, read_run
 
 SIDES = ("train_base", "test_new")  # what scripts/*/base2new_*.sh write below output/base2new

@@ -35,7 +35,7 @@ step() {
     die "bash $script $DATASET $seed ended with exit code $status"
   fi
   folder=$(sed -n 's/^   folder: //p' "$log")
-  "$PYTHON" -m tools.run_state result "$folder"
+  "$PYTHON" -m tools.run_state "$folder"
 }
 
 say "Pictures: $DATASET, in $DATA/$DATASET"

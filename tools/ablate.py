@@ -33,8 +33,8 @@ from yacs.config import CfgNode as CN
 import train
 from tools.ablation_render import Result, draw, foot, render_csv, render_text
 from tools.ablation_tables import TABLES, Row, Table
-from tools.run_reader import RunProblem, load_metrics, read_run, state_of, trained_epoch
-from tools.run_state import OtherConfig, current_state
+from tools.run_reader import RunProblem, load_metrics, read_run
+from tools.run_state import OtherConfig, current_state, result_line, state_of, trained_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ROOT / "train.py"
@@ -343,12 +343,11 @@ def n_cores() -> int:
 
 
 def describe(folder: Path) -> str:
-    """The accuracy of a run and how long it took."""
+    """The accuracy of a run and how long it took, or why it has none."""
     try:
-        run = read_run(folder)
+        return result_line(folder)
     except RunProblem as problem:
         return str(problem)
-    return f"{run.value:.2f}% ({(run.metrics or {}).get('wall_seconds', 0):.0f} s)"
 
 
 def values_of(pairs: Iterable[Pair]) -> dict[int, tuple[float, float]]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-from tools.ablation_tables import PUBLISHED_DATASET, Row, Table
+from tools.ablation_tables import Row, Table
+from tools.result_published import read_published
 from tools.result_render import HM_NOTE, spread_note, to_csv, to_text
 from tools.result_stats import Spread, harmonic_mean, summarise
+from tools.run_names import dataset_title
 
 SERIES = {"base": ("Base", "#3b6fb5", "o"), "new": ("New", "#d9822b", "s"), "hm": ("HM", "#333333", "D")}
+PUBLISHED_DATASET = "imagenet"  # of the paper's ablations
 SIZE = (6.4, 3.6)  # inches
 
 
@@ -46,6 +50,22 @@ class Result:
         return {name: (means[name], spread.spread or 0.0) for name, spread in spreads.items()}
 
 
+@cache
+def _published_rows() -> dict[tuple[str, str], dict[str, float]]:
+    """(Table of the paper, row) -> metric -> figure."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for figure in read_published():
+        if figure.protocol == "ablation" and figure.dataset == PUBLISHED_DATASET:
+            rows.setdefault((f"Table {figure.table}", figure.variant), {})[figure.metric] = figure.value
+    return rows
+
+
+def published(table: Table, row: Row) -> dict[str, str]:
+    """What the paper prints for a row: `base`, `new` and `hm` with two decimals; empty where it prints nothing."""
+    figures = _published_rows().get((table.source, row.label), {})
+    return {metric: f"{figures[metric]:.2f}" for metric in SERIES if metric in figures}
+
+
 def keys_of(row: Row) -> str:
     """The row's settings as one would type them behind train.py."""
     return shlex.join(part for key, value in row.keys.items() for part in (f"TRAINER.SPOTLIGHTER.{key}", str(value)))
@@ -58,7 +78,7 @@ def render_csv(table: Table, results: Sequence[Result]) -> str:
 
 def _record(table: Table, result: Result) -> dict[str, Any]:
     row, known = result.row, bool(result.per_seed)
-    base, new, hm = row.published or (None, None, None)
+    printed = published(table, row)
     return {
         "table": table.name,
         "row": row.label,
@@ -71,28 +91,26 @@ def _record(table: Table, result: Result) -> dict[str, Any]:
         "new_std": result.new.spread if known else None,
         "hm": result.hm if known else None,
         "published_in": table.source,
-        "published_dataset": PUBLISHED_DATASET if row.published else None,
-        "published_base": None if base is None else f"{base:.2f}",
-        "published_new": None if new is None else f"{new:.2f}",
-        "published_hm": None if hm is None else f"{hm:.2f}",
+        "published_dataset": dataset_title(PUBLISHED_DATASET) if printed else None,
+        **{f"published_{metric}": printed.get(metric) for metric in SERIES},
     }
 
 
 def render_text(table: Table, results: Sequence[Result], dataset: str) -> str:
     """A table for a terminal, with the paper's figures in columns of their own where it has some."""
-    published = any(result.row.published for result in results)
+    printed = [published(table, result.row) for result in results]
     titles = [table.title, "Seeds", "Base", "New", "HM"]
-    if published:
-        titles += [f"published: {PUBLISHED_DATASET} base", "new", "HM"]
+    if any(printed):
+        titles += [f"published: {dataset_title(PUBLISHED_DATASET)} base", "new", "HM"]
     lines = []
-    for result in results:
+    for result, figures in zip(results, printed, strict=True):
         cells = [result.row.label + (" *" if result.is_default else ""), " ".join(map(str, result.per_seed)) or "–"]
         if result.per_seed:
             cells += [str(result.base), str(result.new), f"{result.hm:.2f}"]
         else:
             cells += ["–"] * 3
-        if published:
-            cells += [f"{value:.2f}" for value in result.row.published] if result.row.published else ["–"] * 3
+        if any(printed):
+            cells += [figures.get(metric, "–") for metric in SERIES]
         lines.append(cells)
     source = f" ({table.source})" if table.source else ""
     heading = f"{table.name}{source}, on {dataset}; * is the config's own value"

@@ -1,8 +1,8 @@
-"""The ablations: which entries of TRAINER.SPOTLIGHTER each row changes, and what the paper printed for it. Data only.
+"""The ablations: which entries of TRAINER.SPOTLIGHTER each row changes. Data only.
 
-Published figures are copied from the paper's tables, of ImageNet (base / new / HM, percent). Their last rows are those
-of PromptKD with Spotlighter in its Table I, so that is the host they were measured on; this repository's rows take the
-host of their config. The paper gives no numbers for its figures.
+What the paper prints for a row is in docs/published, under the row's name as `variant`. Its complete method has there
+the figures of PromptKD with Spotlighter in Table I, so that is the host they were measured on; this repository's rows
+take the host of their config. The paper gives no numbers for its figures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-PUBLISHED_DATASET = "ImageNet"
 ALL_LOSSES = ("ce_level1", "ce_level2", "text", "kl", "local")
 
 
@@ -20,7 +19,6 @@ class Row:
 
     label: str
     keys: dict[str, Any]
-    published: tuple[float, float, float] | None = None  # base, new, HM as printed
     x: float | None = None  # the value on the axis of a figure
 
 
@@ -41,8 +39,8 @@ def _sweep(name: str, title: str, key: str, values: tuple[float, ...], source: s
     return Table(name, title, rows, source, axis=title)
 
 
-def _without(label: str, *names: str, published: tuple[float, float, float]) -> Row:
-    return Row(label, {"LOSSES": [name for name in ALL_LOSSES if name not in names]}, published)
+def _without(label: str, *names: str) -> Row:
+    return Row(label, {"LOSSES": [name for name in ALL_LOSSES if name not in names]})
 
 
 TABLES = {
@@ -52,13 +50,13 @@ TABLES = {
             "losses",
             "Losses beside the cross-entropy",
             (  # the check marks of row 4 are damaged in the text of the paper: the only term no other row leaves out
-                _without("cross-entropy alone", *ALL_LOSSES, published=(76.50, 67.88, 71.93)),
-                _without("without both levels", "ce_level1", "ce_level2", published=(76.16, 69.75, 72.81)),
-                _without("without visual KL", "kl", published=(76.24, 69.88, 72.92)),
-                _without("without text L1", "text", published=(76.47, 70.31, 73.27)),
-                _without("without level 1 (high)", "ce_level1", published=(76.98, 71.16, 73.96)),
-                _without("without level 2 (low)", "ce_level2", published=(77.25, 71.34, 74.18)),
-                _without("all", published=(77.62, 71.71, 74.55)),
+                _without("cross-entropy alone", *ALL_LOSSES),
+                _without("without both levels", "ce_level1", "ce_level2"),
+                _without("without visual KL", "kl"),
+                _without("without text L1", "text"),
+                _without("without level 1 (high)", "ce_level1"),
+                _without("without level 2 (low)", "ce_level2"),
+                _without("all"),
             ),
             "Table V",
         ),
@@ -66,9 +64,9 @@ TABLES = {
             "levels",
             "Levels used in inference",
             (
-                Row("level 1", {"LEVELS": "level1"}, (75.28, 70.16, 72.63)),
-                Row("level 2", {"LEVELS": "level2"}, (75.47, 70.29, 72.79)),
-                Row("both", {"LEVELS": "both"}, (77.62, 71.71, 74.55)),
+                Row("level 1", {"LEVELS": "level1"}),
+                Row("level 2", {"LEVELS": "level2"}),
+                Row("both", {"LEVELS": "both"}),
             ),
             "Table VI",
             inference_only=True,
@@ -77,8 +75,8 @@ TABLES = {
             "semantic",
             "Semantic-wise activation",
             (
-                Row("without", {"SEMANTIC": False}, (77.52, 71.43, 74.35)),
-                Row("with", {"SEMANTIC": True}, (77.62, 71.71, 74.55)),
+                Row("without", {"SEMANTIC": False}),
+                Row("with", {"SEMANTIC": True}),
             ),
             "Table VIII",
         ),
@@ -86,10 +84,9 @@ TABLES = {
             "mapping",
             "Mapping modules, image + text",
             (
-                Row("linear + linear", {"IRM": "linear", "TRM": "linear"}, (76.27, 70.98, 73.53)),
-                Row("transformer + transformer", {"IRM": "transformer", "TRM": "transformer"}, (77.64, 71.75, 74.58)),
-                # 74.50 is printed; the harmonic mean of 77.62 and 71.71 is the 74.55 of all other tables
-                Row("transformer + linear", {"IRM": "transformer", "TRM": "linear"}, (77.62, 71.71, 74.50)),
+                Row("linear + linear", {"IRM": "linear", "TRM": "linear"}),
+                Row("transformer + transformer", {"IRM": "transformer", "TRM": "transformer"}),
+                Row("transformer + linear", {"IRM": "transformer", "TRM": "linear"}),
             ),
             "Table XI",
         ),
@@ -97,8 +94,8 @@ TABLES = {
             "recalculation",
             "Scores taken again with the updated bank",
             (
-                Row("without", {"RECALCULATE": False}, (77.53, 71.67, 74.48)),
-                Row("with", {"RECALCULATE": True}, (77.62, 71.71, 74.55)),
+                Row("without", {"RECALCULATE": False}),
+                Row("with", {"RECALCULATE": True}),
             ),
             "Table XII",
         ),

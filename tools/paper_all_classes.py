@@ -6,7 +6,7 @@ from tools.paper_series import Context, Key, benchmarks
 from tools.paper_tables import Cell, Column, Line, PaperTable, compare_methods, over_cells, over_seeds
 from tools.result_gaps import Gap
 from tools.result_published import Published
-from tools.run_layout import DOMAINS, dataset_title, rank_dataset, rank_method
+from tools.run_names import DOMAINS, dataset_title, rank_dataset, rank_method
 
 ZERO = "zero-shot"
 
@@ -35,9 +35,8 @@ def fewshot_table(context: Context) -> PaperTable | None:
                 config = config or (series.config if series else "")
                 published = context.published("fewshot", key, "accuracy") if column.key != ZERO else None
                 cells[column.key] = over_seeds(context.values(key), published)
-                script = "zeroshot" if column.key == ZERO else "fewshot"
                 for seed in context.missing_seeds(key, cells[column.key].per_seed):
-                    gaps.append(context.gap(key, seed, [script], context.why(key, seed)))
+                    gaps.append(context.gap(key, seed, context.why(key, seed)))
             lines.append(Line(dataset, dataset_title(dataset), label, None, cells, config))
     for members in benchmarks(datasets):
         lines += _fewshot_averages(context, lines, members, columns)
@@ -49,7 +48,7 @@ def fewshot_table(context: Context) -> PaperTable | None:
 
 def transfer_tables(context: Context, name: str) -> list[PaperTable]:
     """One table a source: its other domains ("domains") or other data sets ("cross"); empty without runs."""
-    sources = {key.source for key in context.keys("xd") if key.source}
+    sources = {key.source for key in context.keys("xd_test") if key.source}
     if name == "domains":  # zero-shot CLIP alone is a table, too
         sources |= {s for s, others in DOMAINS.items() if any(k.dataset in others for k in context.keys("zeroshot"))}
     tables = [_transfer_table(context, name, source) for source in sorted(sources, key=rank_dataset)]
@@ -57,8 +56,8 @@ def transfer_tables(context: Context, name: str) -> list[PaperTable]:
 
 
 def _transfer_table(context: Context, name: str, source: str) -> PaperTable | None:
-    keys = [key for key in context.keys("xd") if key.source == source]
-    tested = {key.dataset for key in keys if key.part == "test"}
+    keys = [key for key in context.keys("xd_train", "xd_test") if key.source == source]
+    tested = {key.dataset for key in keys}
     if name == "domains":
         tested |= {key.dataset for key in context.keys("zeroshot")}
     domains = set(DOMAINS.get(source, ()))
@@ -81,11 +80,10 @@ def _transfer_table(context: Context, name: str, source: str) -> PaperTable | No
                 series = context.get(key)
                 config = config or (series.config if series else "")
                 cells[place] = over_seeds(context.values(key), _printed(context, name, key, place))
-                script = "zeroshot" if key.protocol == "zeroshot" else "xd_train" if place == source else "xd_test"
                 for seed in context.missing_seeds(key, cells[place].per_seed):
-                    gaps.append(context.gap(key, seed, [script], context.why(key, seed)))
+                    gaps.append(context.gap(key, seed, context.why(key, seed)))
             if len(targets) > 1:
-                key = Key("xd", "test", label, source, "average", shots)
+                key = Key("xd_test", label, source, "average", shots)
                 figure = context.published_average(name, key, targets, "accuracy") if source == "imagenet" else None
                 cells["average"] = over_cells([cells[target] for target in targets], figure)
             lines.append(Line(source, dataset_title(source), label, shots, cells, config))
@@ -101,8 +99,8 @@ def _transfer_table(context: Context, name: str, source: str) -> PaperTable | No
 
 def _transfer_key(label: str, source: str, place: str, shots: int | None, is_zeroshot: bool) -> Key:
     if is_zeroshot:
-        return Key("zeroshot", None, label, None, place, None)
-    return Key("xd", "train" if place == source else "test", label, source, place, shots)
+        return Key("zeroshot", label, None, place, None)
+    return Key("xd_train" if place == source else "xd_test", label, source, place, shots)
 
 
 def _printed(context: Context, name: str, key: Key, place: str) -> Published | None:
@@ -114,8 +112,8 @@ def _printed(context: Context, name: str, key: Key, place: str) -> Published | N
 
 def _fewshot_key(label: str, dataset: str, column: Column) -> Key:
     if column.key == ZERO:
-        return Key("zeroshot", None, label, None, dataset, None)
-    return Key("fewshot", None, label, None, dataset, column.shots)
+        return Key("zeroshot", label, None, dataset, None)
+    return Key("fewshot", label, None, dataset, column.shots)
 
 
 def _fewshot_averages(

@@ -9,7 +9,7 @@ from tools.paper_tables import Cell, Column, Line, PaperTable, Seed, compare_met
 from tools.result_gaps import Gap
 from tools.result_stats import mean
 from tools.result_tables import Row, average_rows, base_new_rows
-from tools.run_layout import dataset_title, host_of, natural, rank_method
+from tools.run_names import dataset_title, host_of, natural, rank_method
 from tools.run_reader import Run
 
 BASE_NEW = (
@@ -34,7 +34,7 @@ ADDED = (
 
 def base_new_table(context: Context) -> PaperTable | None:
     """Table I; None without runs."""
-    keys = context.keys("base2new", "train_base") + context.keys("base2new", "test_new")
+    keys = context.keys("base2new_train", "base2new_test")
     if not keys:
         return None
     rows = {(row.method, row.dataset, row.shots): row for row in _rows(context)}
@@ -42,11 +42,11 @@ def base_new_table(context: Context) -> PaperTable | None:
     gaps: list[Gap] = []
     for shots in sorted({key.shots for key in keys}, key=natural):
         block = [key for key in keys if key.shots == shots]
-        datasets = list(dict.fromkeys(key.dataset for key in context.keys("base2new") if key in block))
+        datasets = list(dict.fromkeys(key.dataset for key in block))
         methods = sorted({key.label for key in block}, key=rank_method)
         for dataset in datasets:
             for method in methods:
-                key = Key("base2new", "train_base", method, None, dataset, shots)
+                key = Key("base2new_train", method, None, dataset, shots)
                 line = _line(context, key, rows.get((method, dataset, shots)))
                 lines.append(line)
                 gaps += _gaps(context, key, line.cells["base"].per_seed)
@@ -56,7 +56,7 @@ def base_new_table(context: Context) -> PaperTable | None:
             n_rows = {method: sum(row.method == method for row in chosen) for method in methods}
             for method in methods:
                 complete = averages.get(method) if n_rows[method] == len(members) else None
-                key = Key("base2new", "train_base", method, None, "average", shots)
+                key = Key("base2new_train", method, None, "average", shots)
                 lines.append(_average_line(context, key, complete, members))
     quantities = [(column.title, [column.key]) for column in BASE_NEW[:3]]
     tests = compare_methods(lines, quantities, context.versus, context.seedless)
@@ -71,7 +71,7 @@ def efficiency_table(context: Context) -> PaperTable | None:
         return None
     pairs: dict[tuple, list[tuple[Run, Run]]] = {}
     for pair in context.collection.pairs:
-        label = context.label("base2new", pair[0].method, pair[0].config)
+        label = context.label("base2new_train", pair[0].method, pair[0].config)
         pairs.setdefault((label, pair[0].dataset, pair[0].shots), []).append(pair)
     lines = []
     for line in (line for line in base_new.lines if not line.is_average):
@@ -95,11 +95,11 @@ def efficiency_table(context: Context) -> PaperTable | None:
 
 def _rows(context: Context) -> list[Row]:
     rows = base_new_rows(context.collection.pairs)
-    return [replace(r, method=context.label("base2new", r.method, r.config), trainer="", config="") for r in rows]
+    return [replace(r, method=context.label("base2new_train", r.method, r.config), trainer="", config="") for r in rows]
 
 
 def _key_of(line: Line) -> Key:
-    return Key("base2new", "train_base", line.method, None, line.dataset, line.shots)
+    return Key("base2new_train", line.method, None, line.dataset, line.shots)
 
 
 def _cells(row: Row | None) -> dict[str, Cell]:
@@ -134,14 +134,13 @@ def _average_line(context: Context, key: Key, row: Row | None, members: Sequence
 def _gaps(context: Context, key: Key, have: dict[Seed, float]) -> list[Gap]:
     gaps = []
     for seed in context.missing_seeds(key, have):
-        test = key._replace(part="test_new")
+        test = key._replace(protocol="base2new_test")
         trained = context.problem(key, seed)
         if trained:
-            gaps.append(context.gap(key, seed, ["base2new_train", "base2new_test"], trained))
+            gaps.append(context.gap(test, seed, trained, ["base2new_train", "base2new_test"]))
         else:
             tested = context.why(test, seed)
-            reason = "not tested on the new classes" if tested == NO_RUN else tested
-            gaps.append(context.gap(key, seed, ["base2new_test"], reason))
+            gaps.append(context.gap(test, seed, "not tested on the new classes" if tested == NO_RUN else tested))
     return gaps
 
 

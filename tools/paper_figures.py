@@ -20,7 +20,7 @@ import numpy as np
 
 from tools.paper_tables import Cell, Line, PaperTable, default_reference
 from tools.result_stats import harmonic_mean
-from tools.run_layout import rank_method
+from tools.run_names import rank_method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,18 +2,21 @@
 
 A method that has several configs on one data set is several methods in its table, `CoOp (ep20)` and `CoOp (ep50)`;
 otherwise its configs are one method, such as one config for ImageNet and another for the other data sets.
+A few-shot run is also the training run of the tests on other data sets, where those tested its model.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from tools.paper_tables import Seed
-from tools.result_gaps import Gap, Recipe, choose_config
+from tools.protocols import own_config
+from tools.result_gaps import Gap, make_gap
 from tools.result_published import Published, PublishedFigures
 from tools.result_runs import Collection, Found
-from tools.run_layout import EMBEDDED, PROTOCOLS, natural, rank_dataset, rank_method
+from tools.run_layout import PROTOCOLS, Place
+from tools.run_names import EMBEDDED, natural, rank_dataset, rank_method
 from tools.run_reader import RunProblem, read_run
 
 NO_RUN = "no run"
@@ -23,8 +26,7 @@ ZEROSHOT = ("ZeroshotCLIP", "ZeroshotCLIP2")
 class Key(NamedTuple):
     """A method at one place of a protocol, all seeds together."""
 
-    protocol: str
-    part: str | None
+    protocol: str  # of run_layout.PROTOCOLS
     label: str  # the method's name in its table
     source: str | None
     dataset: str
@@ -66,29 +68,30 @@ class Context:
         self.collection = collection
         self.figures = figures or PublishedFigures()
         self.seeds = list(seeds)
-        self._several = {name: _with_several_configs(self._found(name)) for name in PROTOCOLS}
         self._why = {item.folder: item.reason for item in collection.left_out}
         self.series: dict[Key, Series] = {}
-        self._key_of: dict[Path, Key] = {}
-        for found in sorted(collection.found, key=lambda found: natural(found.place.seed)):
-            self._add(found)
+        self._keys_of: dict[Path, list[Key]] = {}
+        found = by_protocol(collection.found)
+        self._several = {family: _with_several_configs(family, found) for family in map(_family, PROTOCOLS)}
+        for protocol, items in found.items():
+            for item in sorted(items, key=lambda item: natural(item.place.seed)):
+                self._add(protocol, item)
         for run in collection.all_runs():
-            series = self.series[self._key_of[run.folder]]
-            series.values[run.seed] = run.value
-            backbone = (run.metrics or {}).get("backbone")
-            series.backbone = series.backbone or (backbone if isinstance(backbone, str) else None)
+            for key in self._keys_of[run.folder]:
+                series = self.series[key]
+                series.values[run.seed] = run.value
+                backbone = (run.metrics or {}).get("backbone")
+                series.backbone = series.backbone or (backbone if isinstance(backbone, str) else None)
         seedless = _seedless(collection)
         self.seedless = {key.label for key, series in self.series.items() if series.method in seedless}
         self.versus = self._resolve(versus)
 
-    def _add(self, found: Found) -> None:
+    def _add(self, protocol: str, found: Found) -> None:
         place = found.place
-        assert place.protocol is not None
         assert place.dataset is not None
-        label = self.label(place.protocol, found.method, place.config)
-        key = self._key_of[found.folder] = Key(
-            place.protocol, place.part, label, place.source, place.dataset, place.shots
-        )
+        source = place.dataset if protocol == "xd_train" else place.source
+        key = Key(protocol, self.label(protocol, found.method, place.config), source, place.dataset, place.shots)
+        self._keys_of.setdefault(found.folder, []).append(key)
         series = self.series.setdefault(key, Series(found.method, place.trainer or "?", place.config or "?"))
         if place.seed in series.folders:
             raise ValueError(f"expected one run a seed, got a second one in {found.folder}; move one of them away")
@@ -104,18 +107,15 @@ class Context:
             raise ValueError(f"no method {versus!r} among the runs; there are: {', '.join(labels)}")
         return matches[0]
 
-    def _found(self, protocol: str) -> list[Found]:
-        return [found for found in self.collection.found if found.place.protocol == protocol]
-
     # ---- what there is --------------------------------------------------------------------------------------------
 
     def label(self, protocol: str, method: str, config: str | None) -> str:
         """The name of a method in a table."""
-        return f"{method} ({config})" if method in self._several[protocol] else method
+        return f"{method} ({config})" if method in self._several[_family(protocol)] else method
 
-    def keys(self, protocol: str, part: str | None = None) -> list[Key]:
-        """Keys of a protocol's series, in the papers' order; without `part`, of all parts."""
-        keys = [key for key in self.series if key.protocol == protocol and part in (None, key.part)]
+    def keys(self, *protocols: str) -> list[Key]:
+        """Keys of the protocols' series, in the papers' order."""
+        keys = [key for key in self.series if key.protocol in protocols]
         return sorted(keys, key=lambda key: (rank_dataset(key.dataset), rank_method(key.label)))
 
     def get(self, key: Key) -> Series | None:
@@ -152,7 +152,7 @@ class Context:
         block = {
             seed
             for other, series in self.series.items()
-            if (other.protocol, other.shots) == (key.protocol, key.shots)
+            if (_family(other.protocol), other.shots) == (_family(key.protocol), key.shots)
             for seed in series.folders
         }
         needed = self.seeds or sorted(block, key=natural) or [1]
@@ -178,18 +178,22 @@ class Context:
         folder = series.folders.get(seed) if series else None
         return NO_RUN if folder is None else self._why.get(folder, NO_RUN)
 
-    def gap(self, key: Key, seed: Seed, scripts: Sequence[str], reason: str) -> Gap:
-        """A missing run with the commands of scripts/ that make it."""
-        kin = [(k.dataset, s) for k, s in self.series.items() if (k.protocol, k.label) == (key.protocol, key.label)]
-        method, trainer = (kin[0][1].method, kin[0][1].trainer) if kin else (plain(key.label), plain(key.label))
-        if key.label != plain(key.label):
-            config: str | None = key.label.removeprefix(f"{method} (").removesuffix(")")
-        else:
-            config = choose_config(trainer, key.dataset, [(dataset, series.config) for dataset, series in kin])
-        recipe = Recipe(method, trainer, key.shots, self.collection.root)
-        source = key.source if key.part == "test" else None
-        commands = tuple(recipe.command(script, key.dataset, seed, config, source) for script in scripts)
-        return Gap(key.label, key.dataset, key.shots, seed, reason, commands)
+    def gap(self, key: Key, seed: Seed, reason: str, protocols: Sequence[str] = ()) -> Gap:
+        """A missing run with the commands that make it.
+
+        Args:
+            key: of its cell.
+            protocols: of the runs to make, in their order; empty: the key's.
+        """
+        kin = {
+            other: series
+            for other, series in self.series.items()
+            if (_family(other.protocol), other.label) == (_family(key.protocol), key.label)
+        }
+        method, trainer = next((series.method, series.trainer) for series in kin.values())
+        place = Place(seed, key.protocol, key.source, key.dataset, trainer, _config_of(key, kin), key.shots)
+        places = [replace(place, protocol=protocol) for protocol in protocols or [key.protocol]]
+        return make_gap(method, key.label, places, self.collection.root, reason)
 
 
 def plain(label: str) -> str:
@@ -203,14 +207,72 @@ def benchmarks(datasets: Sequence[str]) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _with_several_configs(found: Iterable[Found]) -> set[str]:
+def by_protocol(found: Iterable[Found]) -> dict[str, list[Found]]:
+    """Runs by protocol; few-shot runs that other data sets are tested with are those of xd_train.
+
+    These stand in few-shot tables, too, where their data set has few-shot runs of its own, or no data set has. Where
+    the config that a method has for other data sets lies beside another one, only the latter does.
+    """
+    groups: dict[str, list[Found]] = {protocol: [] for protocol in PROTOCOLS}
+    for item in found:
+        groups[item.place.protocol or ""].append(item)
+    fewshot = groups["fewshot"]
+    tested = {item.place.model.folder.parent for item in groups["xd_test"] if item.place.model}
+    special = {item.folder for item in fewshot if _has_xd_config(item.place)}
+    groups["xd_train"] = [i for i in fewshot if i.folder in special or i.place.folder.parent in tested]
+    trained = {item.folder for item in groups["xd_train"]}
+    datasets = {item.place.dataset for item in fewshot if item.folder not in trained}
+    general = {_where(item.place) for item in fewshot if item.folder not in special}
+    groups["fewshot"] = [
+        item
+        for item in fewshot
+        if (not datasets or item.place.dataset in datasets)
+        and (item.folder not in special or _where(item.place) not in general)
+    ]
+    return groups
+
+
+def _has_xd_config(place: Place) -> bool:
+    """Whether a few-shot run has the config of its method for other data sets, and not that for few-shot runs."""
+    xd, fewshot = (own_config(place.trainer or "", key, place.dataset or "", place.shots) for key in ("xd", "fewshot"))
+    return place.config == xd != fewshot
+
+
+def _where(place: Place) -> tuple:
+    return place.trainer, place.dataset, place.shots
+
+
+def _family(protocol: str) -> str:
+    """What protocols have in common that make one table."""
+    return PROTOCOLS[protocol].configs
+
+
+def _with_several_configs(family: str, found: dict[str, list[Found]]) -> set[str]:
     """Methods with more than one config at one place."""
     configs: dict[tuple, set[str | None]] = {}
-    for item in found:
-        place = item.place
-        where = (item.method, place.part, place.source, place.dataset, place.shots)
-        configs.setdefault(where, set()).add(place.config)
+    for protocol in (protocol for protocol in found if _family(protocol) == family):
+        for item in found[protocol]:
+            where = (item.method, protocol, item.place.source, item.place.dataset, item.place.shots)
+            configs.setdefault(where, set()).add(item.place.config)
     return {where[0] for where, names in configs.items() if len(names) > 1}
+
+
+def _config_of(key: Key, kin: dict[Key, Series]) -> str:
+    """The config of a missing run; "": the one that its method's scripts choose.
+
+    Args:
+        kin: the series of its method.
+    """
+    if key.label != plain(key.label):  # several configs, so it is in the name
+        return next(iter(kin.values())).config
+    for other, series in kin.items():
+        if other._replace(protocol=key.protocol) == key:
+            return series.config
+    changed = set()  # what all other runs have instead of their scripts' choice
+    for other, series in kin.items():
+        own = own_config(series.trainer, _family(key.protocol), other.source or other.dataset, other.shots)
+        changed.add("" if series.config == own else series.config)
+    return changed.pop() if len(changed) == 1 else ""
 
 
 def _seedless(collection: Collection) -> set[str]:

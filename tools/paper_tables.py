@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from tools.result_gaps import Gap
 from tools.result_published import Published
 from tools.result_stats import PairedTest, compare, mean, summarise
-from tools.run_layout import host_of
+from tools.run_names import host_of
 
 Seed = int | str
 NAMES = ("base2new", "fewshot", "cross", "domains", "efficiency")

@@ -1,9 +1,9 @@
-"""The field's protocols as runs: which data, which classes, which config, and where a run lies.
+"""The field's protocols as runs: which data, which classes, which config, and what a person types to make a run.
 
-`Run.folder` is the one place that knows where a run lies; the shell scripts, the sweeps and the result tables ask it.
-A method is a folder of `scripts/` with a `method.yaml`:
+Where a run lies is said by tools/run_layout.py. A method is a folder of `scripts/` with a `method.yaml`:
 
     trainer: CoOp                       # registered name
+    variants: [CoOp2]                   # other trainers that its scripts run with TRAINER=CoOp2 (default: none)
     trains: true                        # false: everything is an evaluation
     configs:                            # protocol -> pattern -> config; the first pattern that fits counts
       base2new: {"shapes*": mini_vit8_ep20, "imagenet": vit_b16_ep50_ctxv1, "*": vit_b16_ep200_ctxv1}
@@ -24,41 +24,11 @@ from typing import Any
 
 import yaml
 
+from tools.run_layout import PROTOCOLS, Place
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, EMBEDDED_SOURCE = "imagenet", "shapes"  # what is trained on for other data sets and domains
 DEFAULT_SHOTS, DEFAULT_OUTPUT = 16, "output"
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """One kind of run.
-
-    Attributes:
-        arguments: what a script of this kind is called with.
-        configs: key in `method.yaml`.
-        place: folder of its runs below the output folder.
-        classes: DATASET.SUBSAMPLE_CLASSES.
-        after: the protocol whose trained model it tests; "": it trains.
-    """
-
-    arguments: tuple[str, ...]
-    configs: str
-    place: str
-    classes: str
-    after: str = ""
-
-
-PROTOCOLS = {
-    "base2new_train": Protocol(("DATASET", "SEED"), "base2new", "base2new/train_base/{dataset}/shots_{shots}", "base"),
-    "base2new_test": Protocol(
-        ("DATASET", "SEED"), "base2new", "base2new/test_new/{dataset}/shots_{shots}", "new", "base2new_train"
-    ),
-    "fewshot": Protocol(("DATASET", "SHOTS", "SEED"), "fewshot", "fewshot/{dataset}/shots_{shots}", "all"),
-    # Training for other data sets is few-shot training on all classes of the source: the same run, where configs agree.
-    "xd_train": Protocol(("SEED",), "xd", "fewshot/{source}/shots_{shots}", "all"),
-    "xd_test": Protocol(("DATASET", "SEED"), "xd", "xd/{source}/{dataset}/shots_{shots}", "all", "xd_train"),
-    "zeroshot": Protocol(("DATASET",), "zeroshot", "zeroshot/{dataset}", "all"),
-}
 
 
 class ProtocolError(ValueError):
@@ -73,6 +43,7 @@ class MethodFiles:
     trainer: str
     trains: bool
     configs: dict[str, dict[str, str]]
+    variants: tuple[str, ...] = ()
 
     def config(self, key: str, dataset: str, shots: int) -> str:
         """Stem of the config of a protocol, a data set and a number of shots.
@@ -98,7 +69,8 @@ def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
         raise ProtocolError(f"No method '{folder}'; there are: {' '.join(method_folders(root))}.")
     tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
-        return MethodFiles(folder, tree["trainer"], tree.get("trains", True), tree["configs"])
+        variants = tuple(tree.get("variants", ()))
+        return MethodFiles(folder, tree["trainer"], tree.get("trains", True), tree["configs"], variants)
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{path} must name trainer and configs ({error!r}).") from None
 
@@ -106,6 +78,39 @@ def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
 def method_folders(root: Path = ROOT) -> list[str]:
     """Folders of `scripts/` that hold a method."""
     return sorted(path.parent.name for path in (root / "scripts").glob("*/method.yaml"))
+
+
+@cache
+def method_of(trainer: str, root: Path = ROOT) -> MethodFiles:
+    """The method whose scripts run a trainer.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    methods = [method_files(folder, root) for folder in method_folders(root)]
+    for files in methods:
+        if trainer in (files.trainer, *files.variants):
+            return files
+    there = " ".join(name for files in methods for name in (files.trainer, *files.variants))
+    raise ProtocolError(f"no scripts run the trainer {trainer}, only {there}")
+
+
+def own_config(trainer: str, key: str, dataset: str, shots: int | None) -> str:
+    """The config that a trainer's scripts choose for a key of `method.yaml`; "" where they choose none.
+
+    Args:
+        dataset: what is trained on, or evaluated where nothing is trained.
+        shots: images a class; None where nothing is trained.
+    """
+    try:
+        return method_of(trainer).config(key, dataset, DEFAULT_SHOTS if shots is None else shots)
+    except ProtocolError:
+        return ""
+
+
+def default_source(dataset: str) -> str:
+    """What a model is trained on that is tested on another data set or domain."""
+    return EMBEDDED_SOURCE if dataset.startswith(EMBEDDED_SOURCE) else SOURCE
 
 
 def config_stems(folder: Path) -> list[str]:
@@ -150,18 +155,15 @@ class Run:
         if self.protocol not in PROTOCOLS:
             raise ProtocolError(f"No protocol '{self.protocol}'; there are: {' '.join(PROTOCOLS)}.")
         protocol = PROTOCOLS[self.protocol]
-        embedded = self.dataset.startswith(EMBEDDED_SOURCE)
-        source = self.source or (EMBEDDED_SOURCE if embedded else SOURCE)
+        source = self.source or default_source(self.dataset)
         dataset = source if self.protocol == "xd_train" else self.dataset
         for name in {dataset, source} if protocol.configs == "xd" else {dataset}:
             if not (self.root / "configs/datasets" / f"{name}.yaml").is_file():
                 there = " ".join(config_stems(self.root / "configs/datasets"))
                 raise ProtocolError(f"unknown data set '{name}'; there are: {there}")
-        trained_on = source if protocol.configs == "xd" else dataset
-        config = self.config or files.config(protocol.configs, trained_on, self.shots)
-        run = replace(
-            self, dataset=dataset, source=source, config=config, trainer=self.trainer or files.trainer
-        )  # fmt: skip
+        own = files.config(protocol.configs, source if protocol.configs == "xd" else dataset, self.shots)
+        run = replace(self, dataset=dataset, source=source, config=self.config or own)
+        run = replace(run, trainer=self.trainer or files.trainer)
         if not run.config_file.is_file():
             there = " ".join(config_stems(run.config_file.parent)) or "none"
             raise ProtocolError(f"no config {run.config_file.relative_to(self.root)}; CFG can be: {there}")
@@ -190,8 +192,8 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where the run lies; of a resolved run."""
-        place = PROTOCOLS[self.protocol].place.format(dataset=self.dataset, shots=self.shots, source=self.source)
-        return Path(self.output, place, self.trainer, self.config, f"seed{self.seed}")
+        place = Place(self.seed, self.protocol, self.source, self.dataset, self.trainer, self.config, self.shots)
+        return Path(self.output, place.folder)
 
     @property
     def model(self) -> Run | None:
@@ -209,14 +211,12 @@ class Run:
 
     def environment(self) -> dict[str, str]:
         """Variables that the script needs to make this run: those that are not at their defaults."""
-        plain = Run(self.protocol, self.method, self.dataset, self.seed, self.shots, root=self.root)
-        if self.protocol == "xd_train":
-            plain = replace(plain, source=self.source)  # the data set itself: named below
-        plain = plain.resolved()
+        plain = replace(self, config="", trainer="").resolved()
         named = {"CFG": (self.config, plain.config), "TRAINER": (self.trainer, plain.trainer)}
-        if PROTOCOLS[self.protocol].configs == "xd":
-            default = SOURCE if self.protocol == "xd_train" else plain.source
-            named["SOURCE"] = (self.source, default)
+        if self.protocol == "xd_train":
+            named["SOURCE"] = (self.source, SOURCE)
+        elif self.protocol == "xd_test":
+            named["SOURCE"] = (self.source, default_source(self.dataset))
         if "SHOTS" not in PROTOCOLS[self.protocol].arguments:
             named["SHOTS"] = (str(self.shots), str(DEFAULT_SHOTS))
         named["OUTPUT"] = (self.output, DEFAULT_OUTPUT)

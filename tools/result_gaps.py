@@ -1,17 +1,15 @@
 """Runs that a table needs and that are not there, and the commands that make them."""
 
-import re
-import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tools.run_layout import EMBEDDED, host_of
+from tools.protocols import DEFAULT_OUTPUT, DEFAULT_SHOTS, ROOT, ProtocolError, Run, method_of
+from tools.run_layout import PROTOCOLS, Place
+from tools.run_names import host_of
+from tools.run_state import settings_of
 
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_SHOTS = 16  # what scripts/common.sh takes without SHOTS
-DEFAULT_HOST = "CoOp"
-_FOLDERS = {"ZeroshotCLIP": "zsclip", "ZeroshotCLIP2": "zsclip"}  # trainer -> folder of scripts, where names differ
+DEFAULT_HOST = "CoOp"  # of a wrapper whose config names none
 
 
 @dataclass(frozen=True)
@@ -24,83 +22,65 @@ class Gap:
     seed: int | str
     reason: str  # "no run", or why the run cannot be used
     commands: tuple[str, ...]  # from the root of the repository
+    obstacle: str = ""  # why no command makes it
 
     def __str__(self) -> str:
         shots = f", {self.shots} shots" if self.shots is not None else ""
-        return f"{self.method}, {self.dataset}{shots}, seed {self.seed}: {self.reason}"
+        obstacle = f"; {self.obstacle}" if self.obstacle else ""
+        return f"{self.method}, {self.dataset}{shots}, seed {self.seed}: {self.reason}{obstacle}"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What the commands of one method have in common."""
-
-    method: str
-    trainer: str
-    shots: int | None
-    output: Path  # the folder that the scripts call OUTPUT
-
-    def command(self, script: str, dataset: str, seed: int | str, config: str | None, source: str | None = None) -> str:
-        """One line for bash.
-
-        Args:
-            script: name without `.sh`.
-            config: CFG; None leaves the choice to the script.
-            source: the data set that the tested model was trained on.
-        """
-        settings = {
-            "OUTPUT": _output(self.output),
-            "SHOTS": None if self.shots in (None, DEFAULT_SHOTS) else str(self.shots),
-            "TRAINER": self.trainer if self.trainer == "ZeroshotCLIP2" else None,
-            "HOST": _host(self.method),
-            "CFG": config,
-            "SOURCE": None if source == default_source(dataset) else source,
-        }
-        words = [f"{name}={shlex.quote(value)}" for name, value in settings.items() if value is not None]
-        words += ["bash", f"scripts/{script_folder(self.trainer)}/{script}.sh", shlex.quote(dataset), str(seed)]
-        return " ".join(words)
-
-
-def choose_config(trainer: str, dataset: str, seen: Iterable[tuple[str, str]]) -> str | None:
-    """CFG for a command: that of the method's other runs; None where the script's own choice is the same or better.
+def make_gap(method: str, label: str, places: Sequence[Place], output: Path, reason: str) -> Gap:
+    """A gap with the commands that fill it, or the sentence that says why there is none.
 
     Args:
-        seen: (data set, config) of the method's runs.
+        method: as `run_names.method_name` gives it.
+        label: how the table calls it.
+        places: of the runs to make, in their order; the last one is that of the cell.
+        output: the folder that the scripts call OUTPUT.
     """
-    seen = list(seen)
-    here = {config for name, config in seen if name == dataset}
-    if here:
-        return min(here)
-    kin = {config for name, config in seen if (name in EMBEDDED) == (dataset in EMBEDDED)}
-    if len(kin) != 1 or kin == {_script_default(trainer, dataset)}:
-        return None
-    return kin.pop()
+    last = places[-1]
+    commands, obstacle = (), ""
+    try:
+        commands = tuple(command(method, place, output) for place in places)
+    except ProtocolError as error:
+        obstacle = str(error)
+    return Gap(label, last.dataset or "?", last.shots, last.seed, reason, commands, obstacle)
 
 
-def script_folder(trainer: str) -> str:
-    """The folder below scripts/ of a trainer."""
-    return _FOLDERS.get(trainer, trainer.lower())
+def command(method: str, place: Place, output: Path) -> str:
+    """What a person types in the repository to make a run.
+
+    Args:
+        method: as `run_names.method_name` gives it.
+        place: of the run; without a config, the method's own.
+        output: the folder that the scripts call OUTPUT.
+
+    Raises:
+        ProtocolError: no scripts run the trainer, they do not know the protocol, or there is no such config.
+    """
+    assert place.protocol is not None
+    assert place.trainer is not None
+    run = Run(
+        protocol=place.protocol,
+        method=method_of(place.trainer).folder,
+        dataset=place.dataset or "",
+        seed=int(place.seed) if "SEED" in PROTOCOLS[place.protocol].arguments else 1,
+        shots=DEFAULT_SHOTS if place.shots is None else place.shots,
+        config=place.config or "",
+        trainer=place.trainer,
+        source=place.source or "",
+        output=_output(output),
+    ).resolved()
+    key, host = f"TRAINER.{place.trainer.upper()}.HOST", host_of(method)
+    if host and host != settings_of([run.config_file]).get(key, DEFAULT_HOST):
+        run = replace(run, options=(key, host))
+    return run.shell_line()
 
 
-def default_source(dataset: str) -> str:
-    """What a model is trained on that is tested on another data set."""
-    return "shapes" if dataset in EMBEDDED else "imagenet"
-
-
-def _script_default(trainer: str, dataset: str) -> str | None:
-    """The config that a method's scripts take by themselves, as their method.sh says it for most data sets."""
-    path = ROOT / "scripts" / script_folder(trainer) / "method.sh"
-    found = re.search(r"^METHOD=\((\S+) (\S+) (\S+)\)", path.read_text(), re.MULTILINE) if path.is_file() else None
-    return found[2 if dataset in EMBEDDED else 3] if found else None
-
-
-def _host(method: str) -> str | None:
-    host = host_of(method)
-    return None if host == DEFAULT_HOST else host
-
-
-def _output(output: Path) -> str | None:
+def _output(output: Path) -> str:
     """OUTPUT for a command that is given from the root of the repository."""
     path = output.resolve()
-    if path == ROOT / "output":
-        return None
+    if path == ROOT / DEFAULT_OUTPUT:
+        return DEFAULT_OUTPUT
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

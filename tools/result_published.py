@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.result_stats import harmonic_mean, mean
-from tools.run_layout import REAL
+from tools.run_names import REAL
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "published"
 COLUMNS = (

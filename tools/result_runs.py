@@ -9,16 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.run_layout import PROTOCOLS, Place, method_name, natural, place_of
-from tools.run_reader import (
-    Run,
-    RunProblem,
-    find_runs,
-    is_older,
-    load_metrics,
-    read_run,
-    tested_other_epoch,
-)
+from tools.run_layout import FOLDERS, PROTOCOLS, Place, place_of
+from tools.run_names import method_name, natural
+from tools.run_reader import Run, RunProblem, find_runs, load_metrics, read_run
+from tools.run_state import is_older, tested_other_epoch
 
 
 @dataclass(frozen=True)
@@ -51,10 +45,6 @@ class Collection:
     found: list[Found] = field(default_factory=list)  # of all protocols, unusable ones included
     left_out: list[LeftOut] = field(default_factory=list)
 
-    def of(self, protocol: str, part: str | None = None) -> list[Run]:
-        """Finished runs of a protocol other than base2new."""
-        return [run for run in self.runs if (run.place.protocol, run.place.part) == (protocol, part)]
-
     def all_runs(self) -> Iterator[Run]:
         """Every finished run that a figure contains."""
         for pair in self.pairs:
@@ -63,24 +53,24 @@ class Collection:
 
 
 def collect(folder: Path) -> Collection:
-    """Read all runs below an output folder, or below the folder of one protocol.
+    """Read all runs below an output folder, or below the folder of one protocol; of xd with the training in fewshot.
 
     Raises:
         FileNotFoundError: no folder of a protocol there.
     """
     here = folder if folder.name else folder.resolve()  # "." has no name
-    if here.name in PROTOCOLS:
-        root, names = here.parent, [here.name]
+    if here.name in FOLDERS:
+        root, names = here.parent, ["fewshot", "xd"] if here.name == "xd" else [here.name]
     else:
-        root, names = folder, [name for name in PROTOCOLS if (folder / name).is_dir()]
+        root, names = folder, [name for name in FOLDERS if (folder / name).is_dir()]
     if not folder.is_dir() or not names:
-        wanted = ", ".join(f"{name}/" for name in PROTOCOLS[:-1])
+        wanted = ", ".join(f"{name}/" for name in FOLDERS[:-1])
         raise FileNotFoundError(
-            f"found no {wanted} or {PROTOCOLS[-1]}/ in {folder}; name the folder that the scripts call OUTPUT"
+            f"found no {wanted} or {FOLDERS[-1]}/ in {folder}; name the folder that the scripts call OUTPUT"
         )
     collection = Collection(root)
     for name in names:
-        _collect_protocol(collection, name)
+        _collect_folder(collection, name)
     known = {(found.place.trainer, found.place.config): found.method for found in collection.found if found.method}
     for i, found in enumerate(collection.found):
         if not found.method:  # its metrics.json does not tell; another run of the same config may
@@ -90,39 +80,36 @@ def collect(folder: Path) -> Collection:
     return collection
 
 
-def _collect_protocol(collection: Collection, protocol: str) -> None:
-    root = collection.root / protocol
-    strangers = []
+def _collect_folder(collection: Collection, name: str) -> None:
+    root = collection.root / name
+    strangers, found = [], []
     for folder in find_runs(root):
         place = place_of(folder)
-        if place.protocol == protocol:
-            collection.found.append(Found(folder, place, _method_of(folder, place)))
+        if place.protocol and PROTOCOLS[place.protocol].place.startswith(f"{name}/"):
+            found.append(Found(folder, place, _method_of(folder, place)))
         else:
             strangers.append(LeftOut(folder, f"its path below {root} is not laid out as the scripts do it"))
+    collection.found += found
     collection.left_out += strangers
-    if protocol == "base2new":
+    if name == "base2new":
         pairs, left_out = pair_runs(root / "train_base", root / "test_new")
-        collection.pairs = [pair for pair in pairs if pair[0].place.protocol == protocol]
+        collection.pairs = [pair for pair in pairs if pair[0].place.protocol]
         told = {item.folder for item in strangers}
         collection.left_out += [item for item in left_out if item.folder not in told]
         return
-    for found in (found for found in collection.found if found.place.protocol == protocol):
-        run = _usable(found.folder, "all")
-        if isinstance(run, Run) and (reason := _other_model(run, _model_of(found))):
-            run = LeftOut(found.folder, reason)
+    for item in found:
+        run = _usable(item.folder, "all")
+        if isinstance(run, Run) and (reason := _other_model(run, _model_of(collection.root, item.place))):
+            run = LeftOut(item.folder, reason)
         if isinstance(run, Run):
             collection.runs.append(run)
         else:
             collection.left_out.append(run)
 
 
-def _model_of(found: Found) -> Run | None:
+def _model_of(root: Path, place: Place) -> Run | None:
     """The finished training run behind a test on another data set; None if there is none."""
-    place = found.place
-    if place.part != "test" or place.source is None:
-        return None
-    below = Path(*found.folder.parts[-4:])  # shots_S/TRAINER/CFG/seedN
-    run = _usable(found.folder.parents[6] / "train" / place.source / below, "all")
+    run = _usable(root / place.model.folder, "all") if place.model else None
     return run if isinstance(run, Run) else None
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from tools.result_stats import Spread, harmonic_mean, mean, summarise
-from tools.run_layout import natural, rank_dataset, rank_method
+from tools.run_names import natural, rank_dataset, rank_method
 from tools.run_reader import Run
 
 Seed = int | str

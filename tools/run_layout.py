@@ -1,54 +1,54 @@
-"""Where runs lie: what the name of a run's folder says, and the names of data sets and methods in tables.
+"""Where runs lie: the protocols with their folders, and the name of a run's folder written and read.
 
     OUTPUT/base2new/{train_base,test_new}/DATASET/shots_S/TRAINER/CFG/seedN
-    OUTPUT/fewshot/DATASET/shots_S/TRAINER/CFG/seedN                 trained and tested on all classes
-    OUTPUT/xd/train/SOURCE/shots_S/TRAINER/CFG/seedN                 the source of the next line
-    OUTPUT/xd/test/SOURCE/TARGET/shots_S/TRAINER/CFG/seedN           cross-dataset, domain generalisation
-    OUTPUT/zeroshot/DATASET/TRAINER/CFG/seedN                        on all classes
+    OUTPUT/fewshot/DATASET/shots_S/TRAINER/CFG/seedN         trained and tested on all classes
+    OUTPUT/xd/SOURCE/TARGET/shots_S/TRAINER/CFG/seedN        tests of fewshot/SOURCE on other data sets and domains
+    OUTPUT/zeroshot/DATASET/TRAINER/CFG/seedN                on all classes
 
-`run_folder` in scripts/common.sh makes these names; this module reads them. Standard library only.
+`Place.folder` writes what `place_of` reads, both from the templates in `PROTOCOLS`. Standard library only.
 """
+
+from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-PROTOCOLS = ("base2new", "fewshot", "xd", "zeroshot")
-# Rows come in the order of the papers' tables; names that are not listed follow alphabetically.
-TRAINERS = (
-    *("ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe", "CoOp", "CoCoOp", "VPT", "IVLP", "MaPLe", "PromptSRC", "CLIPFit"),
-    *("SPT", "TextRefiner", "PromptKD", "Spotlighter"),
-)
-REAL = {  # stem of configs/datasets/*.yaml -> title
-    "imagenet": "ImageNet",
-    "caltech101": "Caltech101",
-    "oxford_pets": "OxfordPets",
-    "stanford_cars": "StanfordCars",
-    "oxford_flowers": "Flowers102",
-    "food101": "Food101",
-    "fgvc_aircraft": "FGVCAircraft",
-    "sun397": "SUN397",
-    "dtd": "DTD",
-    "eurosat": "EuroSAT",
-    "ucf101": "UCF101",
+TAIL = "{trainer}/{config}/seed{seed}"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One kind of run.
+
+    Attributes:
+        arguments: what a script of this kind is called with.
+        configs: key in `method.yaml`; protocols with the same key belong together.
+        place: folder of its runs below the output folder, without TAIL.
+        classes: DATASET.SUBSAMPLE_CLASSES.
+        after: the protocol whose trained model it tests; "": it trains.
+    """
+
+    arguments: tuple[str, ...]
+    configs: str
+    place: str
+    classes: str
+    after: str = ""
+
+
+PROTOCOLS = {
+    "base2new_train": Protocol(("DATASET", "SEED"), "base2new", "base2new/train_base/{dataset}/shots_{shots}", "base"),
+    "base2new_test": Protocol(
+        ("DATASET", "SEED"), "base2new", "base2new/test_new/{dataset}/shots_{shots}", "new", "base2new_train"
+    ),
+    "fewshot": Protocol(("DATASET", "SHOTS", "SEED"), "fewshot", "fewshot/{dataset}/shots_{shots}", "all"),
+    # Training for other data sets is few-shot training on all classes of the source: the same run, where configs agree.
+    "xd_train": Protocol(("SEED",), "xd", "fewshot/{dataset}/shots_{shots}", "all"),
+    "xd_test": Protocol(("DATASET", "SEED"), "xd", "xd/{source}/{dataset}/shots_{shots}", "all", "xd_train"),
+    "zeroshot": Protocol(("DATASET",), "zeroshot", "zeroshot/{dataset}", "all"),
 }
-IMAGENET_DOMAINS = {
-    "imagenetv2": "ImageNetV2",
-    "imagenet_sketch": "ImageNet-Sketch",
-    "imagenet_a": "ImageNet-A",
-    "imagenet_r": "ImageNet-R",
-}
-EMBEDDED = {name: name for name in ("shapes", "shapes_v2", "shapes_sketch", "shapes_a", "shapes_r")}
-TITLES = REAL | IMAGENET_DOMAINS | EMBEDDED
-DATASETS = tuple(TITLES)
-DOMAINS = {"imagenet": tuple(IMAGENET_DOMAINS), "shapes": tuple(EMBEDDED)[1:]}  # source -> its other domains
-# Registered names that are not the stem of their config when case and punctuation are left out.
-_REGISTERED = {"describabletextures": "dtd"}
-_SEED = re.compile(r"seed_?(\d+)$")
-_SHOTS = re.compile(r"shots_(-?\d+)$")
+FOLDERS = tuple(dict.fromkeys(protocol.place.split("/")[0] for protocol in PROTOCOLS.values()))  # of OUTPUT
 
 
 @dataclass(frozen=True)
@@ -56,97 +56,63 @@ class Place:
     """What a folder's name says of its run; None where it says nothing."""
 
     seed: int | str  # the name of the folder where it is no seed folder
-    protocol: str | None = None  # one of PROTOCOLS
-    part: str | None = None  # "train_base" | "test_new" of base2new, "train" | "test" of xd
-    source: str | None = None  # of xd: the data set that the model was trained on
+    protocol: str | None = None  # key of PROTOCOLS
+    source: str | None = None  # of other data sets and domains: what the model was trained on
     dataset: str | None = None
     trainer: str | None = None
     config: str | None = None
     shots: int | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The run's folder below the output folder; of a place whose protocol is known."""
+        assert self.protocol is not None
+        return Path(PROTOCOLS[self.protocol].place.format(**vars(self)), TAIL.format(**vars(self)))
+
+    @property
+    def model(self) -> Place | None:
+        """The training run whose model is tested here; None if there is none."""
+        after = PROTOCOLS[self.protocol].after if self.protocol else ""
+        if not after:
+            return None
+        return replace(self, protocol=after, dataset=self.source or self.dataset)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """What finds a filled template at the end of a path."""
+    forms = {"shots": r"-?\d+", "seed": r"_?\d+"}
+    filled = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{forms.get(name[1], '[^/]+')})", template)
+    return re.compile(f"(?:^|/){filled}$")
+
+
+_PATTERNS: list[tuple[str | None, re.Pattern[str]]] = [
+    *((name, _pattern(f"{protocol.place}/{TAIL}")) for name, protocol in PROTOCOLS.items()),
+    # laid out otherwise
+    (None, _pattern(f"{{dataset}}/shots_{{shots}}/{TAIL}")),
+    (None, _pattern("{config}/seed{seed}")),
+    (None, _pattern("seed{seed}")),
+]
+
 
 def place_of(folder: Path) -> Place:
-    """Read the name of a run's folder; folders laid out otherwise say less."""
-    parts = Path(os.path.abspath(folder)).parts  # not resolved: a link's own name is the one meant
-    seed = _SEED.match(parts[-1])
-    if not seed:
-        return Place(parts[-1])
-    place = Place(int(seed[1]), config=parts[-2] if len(parts) > 2 else None)
-    if len(parts) > 5 and parts[-5] == "zeroshot":
-        return replace(place, protocol="zeroshot", dataset=parts[-4], trainer=parts[-3])
-    shots = _SHOTS.match(parts[-4]) if len(parts) > 5 else None
-    if not shots:
-        return place
-    place = replace(place, dataset=parts[-5], trainer=parts[-3], shots=int(shots[1]))
-    above = ("", "", "", *parts[:-5])[-3:]  # the three folders above that of the data set
-    if above[1] == "base2new" and above[2] in ("train_base", "test_new"):
-        return replace(place, protocol="base2new", part=above[2])
-    if above[2] == "fewshot":
-        return replace(place, protocol="fewshot")
-    if above[1:] == ("xd", "train"):
-        return replace(place, protocol="xd", part="train", source=place.dataset)
-    if above[:2] == ("xd", "test"):
-        return replace(place, protocol="xd", part="test", source=above[2])
-    return place
+    """Read the name of a run's folder, at any depth; folders laid out otherwise say less.
+
+    Training for other data sets (xd_train) lies where few-shot training does, and is read as that.
+    """
+    path = Path(os.path.abspath(folder))  # not resolved: a link's own name is the one meant
+    for protocol, pattern in _PATTERNS:
+        if match := pattern.search(path.as_posix()):
+            said = match.groupdict()
+            shots = said.get("shots")
+            return Place(
+                seed=int(said["seed"].lstrip("_")),
+                protocol=protocol,
+                shots=None if shots is None else int(shots),
+                **{name: said.get(name) for name in ("source", "dataset", "trainer", "config")},
+            )
+    return Place(path.name)
 
 
 def is_seed_folder(folder: Path) -> bool:
     """Whether the name is that of a run's folder, `seed1` or `seed_1`."""
-    return bool(_SEED.match(folder.name))
-
-
-def dataset_name(name: object) -> str | None:
-    """The stem of a data set's config for its registered name: `DescribableTextures` -> `dtd`; others stay."""
-    if not isinstance(name, str):
-        return None
-    if name in TITLES:
-        return name
-    plain = re.sub(r"[\W_]", "", name).lower()
-    return _REGISTERED.get(plain) or next((s for s in TITLES if s.replace("_", "") == plain), name)
-
-
-def dataset_title(name: str) -> str:
-    """How tables write a data set."""
-    return TITLES.get(name, name)
-
-
-def method_name(trainer: str, config: dict[str, Any]) -> str:
-    """How tables name a run's method: its trainer, and `HOST w/ Spotlighter` for one that wraps a host.
-
-    Args:
-        trainer: registered name.
-        config: merged configuration of the run, from its metrics.json; may be empty.
-    """
-    nodes = config.get("TRAINER")
-    node = nodes.get(trainer.upper()) if isinstance(nodes, dict) else None
-    host = node.get("HOST") if isinstance(node, dict) else None
-    return f"{host} w/ {trainer}" if isinstance(host, str) and host else trainer
-
-
-def host_of(method: str) -> str | None:
-    """The host of `HOST w/ TRAINER`, None for a method that wraps none."""
-    host, separator, _ = method.partition(" w/ ")
-    return host if separator else None
-
-
-def rank_dataset(name: str) -> tuple:
-    """Sort key of data sets."""
-    return _rank(DATASETS, name)
-
-
-def rank_method(name: str) -> tuple:
-    """Sort key of methods: trainers in their order, then those around hosts, by wrapper and host."""
-    host = host_of(name)
-    if host is None:
-        return 0, _rank(TRAINERS, name.split(" (")[0]), natural(name)
-    return 1, _rank(TRAINERS, name.partition(" w/ ")[2].split(" (")[0]), _rank(TRAINERS, host), natural(name)
-
-
-def natural(text: object) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which seed2 comes before seed10."""
-    parts = re.findall(r"\d+|\D+", str(text))
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts)
-
-
-def _rank(order: Sequence[str], name: str) -> tuple:
-    return (order.index(name), ()) if name in order else (len(order), natural(name))
+    return re.fullmatch(r"seed_?\d+", folder.name) is not None

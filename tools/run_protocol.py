@@ -16,9 +16,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from tools.protocols import DEFAULT_OUTPUT, DEFAULT_SHOTS, PROTOCOLS, ROOT, ProtocolError, Run, config_stems
-from tools.run_reader import RunProblem, load_metrics, read_run, state_of, trained_epoch
-from tools.run_state import OtherConfig, current_state, settings_of
+from tools.protocols import DEFAULT_OUTPUT, DEFAULT_SHOTS, ROOT, ProtocolError, Run, config_stems
+from tools.run_layout import PROTOCOLS
+from tools.run_reader import RunProblem, load_metrics
+from tools.run_state import OtherConfig, current_state, result_line, settings_of, state_of, trained_epoch
 
 NUMBER = re.compile(r"0|[1-9][0-9]*")
 USAGE = """\
@@ -155,8 +156,7 @@ def start(run: Run, data: str, env: Mapping[str, str]) -> int:
         where += f", trained on {run.source}"
     print(f"== {run.trainer} ({run.config}), {where}, {run.shots} shots, seed {run.seed}\n   folder: {run.folder}")
     if state == "finished":
-        seconds = load_metrics(run.folder / "metrics.json").get("wall_seconds", 0)
-        print(f"   finished already: {read_run(run.folder).value:.2f}% ({seconds:.0f} s)")
+        print(f"   finished already: {result_line(run.folder)}")
         return 0
     if state == "unfinished":
         print("   not finished: it goes on from its last checkpoint, if it has one")

@@ -4,25 +4,20 @@
 Standard library only: neither torch nor dassl is imported, so that reading a thousand runs takes a moment.
 """
 
-import ast
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tools.run_layout import Place, dataset_name, is_seed_folder, method_name, natural, place_of
+from tools.run_layout import Place, is_seed_folder, place_of
+from tools.run_names import dataset_name, method_name, natural
 
 SCHEMA = 1
 EVAL_FILE = "metrics-eval.json"  # of an --eval-only in the folder of a training run, whose metrics.json stays
-FREE_KEYS = {  # may change without making another run, as in dassl.engine.resume
-    *("OUTPUT_DIR", "RESUME", "DEVICE", "USE_CUDA", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"),
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS"),
-}
 TRAIN_SIGNALS = ("Finish training", "Finished training")  # Dassl printed the second one until 0.6.1
 TEST_SIGNALS = ("=> result",)
 KEYWORDS = {"error": "error_rate", "average": "perclass_accuracy"}  # word of the log -> key of metrics.json
@@ -171,99 +166,6 @@ def find_runs(root: Path) -> Iterator[Path]:
         runs = [name for name in folders if is_run_folder(Path(here, name))]
         yield from (Path(here, name) for name in runs)
         folders[:] = [name for name in folders if name not in runs]
-
-
-def state_of(folder: Path) -> str:
-    """`finished`, `unfinished` or `absent`. A damaged metrics.json is an unfinished run: running again mends it."""
-    path = folder / "metrics.json"
-    if not path.is_file():
-        return "unfinished" if folder.is_dir() and any(folder.iterdir()) else "absent"
-    try:
-        return "finished" if load_metrics(path).get("finished") is True else "unfinished"
-    except RunProblem:
-        return "unfinished"
-
-
-def trained_epoch(metrics: dict[str, Any]) -> int | None:
-    """The epoch whose checkpoint a finished training run ended with; None: `model-best` (FINAL_MODEL best_val).
-
-    Raises:
-        RunProblem: the file tells no epoch.
-    """
-    config = metrics.get("config") or {}
-    if (config.get("TEST") or {}).get("FINAL_MODEL") == "best_val":
-        return None
-    history = metrics.get("epochs") or []
-    candidates = [
-        history[-1].get("epoch") if history else None,
-        (metrics.get("final") or {}).get("epoch"),
-        (config.get("OPTIM") or {}).get("MAX_EPOCH"),
-    ]
-    for epoch in candidates:
-        if isinstance(epoch, int) and epoch > 0:
-            return epoch
-    raise RunProblem("damaged", "metrics.json names no trained epoch")
-
-
-def is_older(metrics: dict[str, Any], than: dict[str, Any]) -> bool:
-    """Whether a run started before another one did, for example a test before its model was trained anew."""
-    here, there = (_moment(m.get("started")) for m in (metrics, than))
-    if here is None or there is None or (here.tzinfo is None) != (there.tzinfo is None):
-        return False
-    return here < there
-
-
-def config_differences(
-    metrics: dict[str, Any], options: Sequence[str], settings: Mapping[str, Any] | None = None
-) -> list[str]:
-    """What the recorded config holds otherwise than asked for now, one sentence part each.
-
-    Args:
-        options: `KEY VALUE KEY VALUE …` as typed.
-        settings: entries of config files, which options override; here keys that the run did not know are passed over.
-    """
-    typed = dict(zip(options[::2], options[1::2], strict=True))
-    found = []
-    for key, value in {**(settings or {}), **typed}.items():
-        node: Any = metrics.get("config") or {}
-        for part in key.split("."):
-            node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
-        if key in FREE_KEYS or (node is _ABSENT and key not in typed):
-            continue
-        if node is _ABSENT:
-            found.append(f"{key}: not in the run's config")
-        elif _plain(node) != _plain(_literal(value)):
-            found.append(f"{key}: the run has {node!r}, now {value}")
-    return found
-
-
-def tested_other_epoch(tested: dict[str, Any], wanted: Any) -> bool:
-    """Whether an evaluation loaded another epoch than the one wanted; False where one of them is not known."""
-    epoch = (tested.get("final") or {}).get("epoch")
-    return isinstance(epoch, int) and isinstance(wanted, int) and epoch != wanted
-
-
-_ABSENT = object()
-
-
-def _literal(text: Any) -> Any:
-    if not isinstance(text, str):
-        return text
-    try:
-        return ast.literal_eval(text)  # as yacs decodes what stands on the command line
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except (AttributeError, ValueError):
-        return None
 
 
 def _value_in_metrics(metrics: dict[str, Any], keyword: str) -> float:

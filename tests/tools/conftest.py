@@ -72,7 +72,7 @@ class Runs:
         self.root = root
 
     def folder(
-        self, side: str, seed: int, dataset: str = "shapes", trainer: str = "CoOp", config: str = "ep20"
+        self, side: str, seed: int, dataset: str = "shapes", trainer: str = "CoOp", config: str = "rn50"
     ) -> Path:
         return self.root / side / dataset / "shots_16" / trainer / config / f"seed{seed}"
 
@@ -95,11 +95,11 @@ class Runs:
         accuracy: float,
         seed: int = 1,
         trainer: str = "CoOp",
-        config: str = "ep20",
+        config: str = "rn50",
         host: str | None = None,
         **changes: object,
     ) -> Path:
-        """A run on all classes at `below/TRAINER/CFG/seedN`, such as `fewshot/dtd/shots_4/CoOp/ep20/seed1`."""
+        """A run on all classes at `below/TRAINER/CFG/seedN`, such as `fewshot/dtd/shots_4/CoOp/rn50/seed1`."""
         about = {"seed": seed, "trainer": trainer, "classes": "all", "config": with_host(trainer, host)}
         return self.metrics(self.root / below / trainer / config / f"seed{seed}", accuracy, **about | changes)
 

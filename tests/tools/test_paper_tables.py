@@ -10,9 +10,9 @@ from tools.paper_series import Context
 from tools.result_published import Published, PublishedFigures
 from tools.result_runs import collect
 from tools.results import build
-from tools.run_layout import REAL
+from tools.run_names import REAL
 
-SPOTLIGHTER = {"trainer": "Spotlighter", "host": "CoOp", "config": "ep15"}
+SPOTLIGHTER = {"trainer": "Spotlighter", "host": "CoOp", "config": "vit_b16_ep15_paper"}
 ZEROSHOT = {"trainer": "ZeroshotCLIP", "config": "vit_b16"}
 BACKBONE = "Mini-ViT/8"  # of the hand-written runs
 NOTHING_TRAINED = {"parameters": {"trainable_tensors": 0, "trainable_scalars": 0}, "mode": "eval"}
@@ -64,7 +64,7 @@ def test_base_to_new(base2new):
     assert line.cells["hm"].per_seed == {1: pytest.approx(72.0), 2: pytest.approx(80.0)}
     differences = [line.cells[key].difference for key in ("base", "new", "hm", "hm_seeds")]
     assert differences == [-2.5, 5.0, pytest.approx(hm - 76.25), None]
-    assert (line.seeds, line.group, line.config, table.gaps) == ([1, 2], "DTD", "ep20", ())
+    assert (line.seeds, line.group, line.config, table.gaps) == ([1, 2], "DTD", "rn50", ())
 
 
 def test_no_runs_no_table(runs):
@@ -121,20 +121,20 @@ def test_gaps_name_the_commands(base2new):
     base2new.pair(1, 60.0, 90.0, dataset="dtd", **SPOTLIGHTER)
     base2new.metrics(base2new.folder("train_base", 2, "eurosat"), 60.0, seed=2, finished=False)
     base2new.metrics(
-        base2new.folder("train_base", 2, "dtd", "Spotlighter", "ep15"),
+        base2new.folder("train_base", 2, "dtd", "Spotlighter", "vit_b16_ep15_paper"),
         60.0,
         seed=2,
         trainer="Spotlighter",
         config={"TRAINER": {"SPOTLIGHTER": {"HOST": "CoOp"}}},
     )
     table = base_new_table(context(root))
-    start, coop, ours = f"OUTPUT={root} CFG=ep20 ", "bash scripts/coop/base2new_", "bash scripts/spotlighter/base2new_"
+    start, coop, ours = f"CFG=rn50 OUTPUT={root} ", "bash scripts/coop/base2new_", "bash scripts/spotlighter/base2new_"
     found = {(gap.method, gap.dataset, gap.seed): (gap.reason, gap.commands) for gap in table.gaps}
     assert found.pop(("CoOp", "eurosat", 2)) == (
         "unfinished (after 1 of 20 epochs); the command that began it goes on with it",
         (f"{start}{coop}train.sh eurosat 2", f"{start}{coop}test.sh eurosat 2"),
     )
-    start = start.replace("ep20", "ep15")
+    start = f"OUTPUT={root} "  # its scripts choose the config by themselves
     assert found.pop(("CoOp w/ Spotlighter", "dtd", 2)) == (
         "not tested on the new classes",
         (f"{start}{ours}test.sh dtd 2",),
@@ -183,22 +183,25 @@ def test_other_methods_that_train_nothing_tell_it_by_their_parameters(base2new):
 
 def test_two_configs_on_one_data_set_are_two_methods(base2new):
     base2new.pair(1, 60.0, 90.0, dataset="dtd")
-    base2new.pair(1, 70.0, 90.0, dataset="dtd", config="ep50")
-    base2new.pair(1, 50.0, 90.0, dataset="imagenet", config="ep50", trainer="MaPLe")
-    base2new.pair(1, 40.0, 90.0, dataset="dtd", config="ep20", trainer="MaPLe")
+    base2new.pair(1, 70.0, 90.0, dataset="dtd", config="rn101")
+    base2new.pair(1, 50.0, 90.0, dataset="imagenet", config="rn101", trainer="MaPLe")
+    base2new.pair(1, 40.0, 90.0, dataset="dtd", config="rn50", trainer="MaPLe")
     table = base_new_table(context(base2new.root.parent, [printed(61.0, "base")]))
-    assert table.methods == ["CoOp (ep20)", "CoOp (ep50)", "MaPLe"]
-    assert line_of(table, "CoOp (ep50)", "dtd").cells["base"].difference == 9.0
+    assert table.methods == ["CoOp (rn50)", "CoOp (rn101)", "MaPLe"]
+    assert line_of(table, "CoOp (rn101)", "dtd").cells["base"].difference == 9.0
     assert values(line_of(table, "MaPLe", "average"), "base") == (45.0,)
-    gap = next(gap for gap in table.gaps if gap.method == "CoOp (ep50)")
-    assert " CFG=ep50 bash scripts/coop/base2new_train.sh imagenet 1" in gap.commands[0]
+    gap = next(gap for gap in table.gaps if gap.method == "CoOp (rn101)")
+    assert gap.commands[0].startswith("CFG=rn101 ")
+    assert gap.commands[0].endswith(" bash scripts/coop/base2new_train.sh imagenet 1")
+    gap = next(gap for gap in table.gaps if gap.method == "CoOp (rn50)")
+    assert gap.commands[0].startswith("CFG=rn50 ")
 
 
 def test_shots_are_blocks_of_their_own(base2new):
     base2new.pair(1, 60.0, 90.0, dataset="dtd")
     base2new.pair(1, 60.0, 90.0, dataset="eurosat")
     for side, classes in (("train_base", "base"), ("test_new", "new")):
-        folder = base2new.root / side / "dtd" / "shots_4" / "CoOp" / "ep20" / "seed1"
+        folder = base2new.root / side / "dtd" / "shots_4" / "CoOp" / "rn50" / "seed1"
         base2new.metrics(folder, 50.0, classes=classes, num_shots=4)
     table = base_new_table(context(base2new.root.parent, [printed(61.0, "base")]))
     assert line_of(table, "CoOp", "dtd", 4).cells["base"].published is None
@@ -301,27 +304,75 @@ def test_fewshot_gaps_and_tests(runs):
     commands = {(g.method, g.dataset, g.shots, g.seed): (g.reason[:10], g.commands[0]) for g in table.gaps}
     where = f"OUTPUT={runs.root}"
     assert commands == {
-        ("CoOp", "eurosat", 1, 1): ("unfinished", f"{where} SHOTS=1 CFG=ep20 bash scripts/coop/fewshot.sh eurosat 1"),
-        ("CoOp", "eurosat", 1, 2): ("no run", f"{where} SHOTS=1 CFG=ep20 bash scripts/coop/fewshot.sh eurosat 2"),
-        ("CoOp", "eurosat", -1, 1): ("no run", f"{where} SHOTS=-1 CFG=ep20 bash scripts/coop/fewshot.sh eurosat 1"),
-        ("CoOp w/ Spotlighter", "dtd", -1, 1): (
-            "no run",
-            f"{where} SHOTS=-1 CFG=ep15 bash scripts/spotlighter/fewshot.sh dtd 1",
-        ),
+        ("CoOp", "eurosat", 1, 1): ("unfinished", f"CFG=rn50 {where} bash scripts/coop/fewshot.sh eurosat 1 1"),
+        ("CoOp", "eurosat", 1, 2): ("no run", f"CFG=rn50 {where} bash scripts/coop/fewshot.sh eurosat 1 2"),
+        ("CoOp", "eurosat", -1, 1): ("no run", f"CFG=rn50 {where} bash scripts/coop/fewshot.sh eurosat -1 1"),
+        ("CoOp w/ Spotlighter", "dtd", -1, 1): ("no run", f"{where} bash scripts/spotlighter/fewshot.sh dtd -1 1"),
         **{
             ("CoOp w/ Spotlighter", "eurosat", shots, seed): (
                 "no run",
-                f"{where} SHOTS={shots} CFG=ep15 bash scripts/spotlighter/fewshot.sh eurosat {seed}",
+                f"{where} bash scripts/spotlighter/fewshot.sh eurosat {shots} {seed}",
             )
             for shots, seed in ((1, 1), (1, 2), (-1, 1))
         },
-        ("ZeroshotCLIP", "eurosat", None, 1): (
-            "no run",
-            f"{where} CFG=vit_b16 bash scripts/zsclip/zeroshot.sh eurosat 1",
-        ),
+        ("ZeroshotCLIP", "eurosat", None, 1): ("no run", f"{where} bash scripts/zsclip/zeroshot.sh eurosat"),
     }
     (comparison,) = table.comparisons
     assert (comparison.what, comparison.test.n, comparison.test.difference) == ("1 shot", 2, 5.0)  # 4 and 6
+
+
+def shown(table):
+    """Methods, data sets and images a class of the cells that hold something."""
+    return {
+        (line.method, line.dataset, key)
+        for line in table.lines
+        for key, cell in line.cells.items()
+        if cell.value is not None
+    }
+
+
+XD, OWN = {"config": "vit_b16_ep50_ctxv1"}, {"config": "vit_b16_ep50"}  # CoOp's configs for ImageNet
+TESTED = {"mode": "eval", "started": "2030-01-01T11:00:00"}
+
+
+def test_training_for_other_data_sets_is_few_shot_only_beside_few_shot_runs(runs):
+    runs.of("fewshot/imagenet/shots_16", 71.0, **XD)
+    runs.of("xd/imagenet/dtd/shots_16", 40.0, **XD, **TESTED)
+    assert shown(fewshot_table(context(runs.root))) == {("CoOp", "imagenet", "16")}
+    runs.of("fewshot/dtd/shots_4", 60.0, config="vit_b16_ep100")
+    assert shown(fewshot_table(context(runs.root))) == {("CoOp", "dtd", "4")}
+    runs.of("fewshot/imagenet/shots_4", 65.0, **OWN)
+    assert ("CoOp", "imagenet", "16") in shown(fewshot_table(context(runs.root)))
+    runs.of("fewshot/imagenet/shots_16", 72.0, **OWN)
+    few, (cross,) = fewshot_table(context(runs.root)), transfer_tables(context(runs.root), "cross")
+    assert values(line_of(few, "CoOp", "imagenet", None), "4", "16") == (65.0, 72.0)
+    assert values(line_of(cross, "CoOp", "imagenet"), "imagenet", "dtd") == (71.0, 40.0)
+
+
+def test_a_tested_config_for_both_protocols_stands_in_both_tables(runs):
+    for shots in (4, 16):
+        runs.of(f"fewshot/imagenet/shots_{shots}", 60.0 + shots, **SPOTLIGHTER)
+    runs.of("xd/imagenet/dtd/shots_16", 40.0, **SPOTLIGHTER, **TESTED)
+    few, (cross,) = fewshot_table(context(runs.root)), transfer_tables(context(runs.root), "cross")
+    assert values(line_of(few, "CoOp w/ Spotlighter", "imagenet", None), "4", "16") == (64.0, 76.0)
+    assert values(line_of(cross, "CoOp w/ Spotlighter", "imagenet"), "imagenet", "dtd") == (76.0, 40.0)
+
+
+def test_the_config_of_a_gap(runs):
+    """That of its place, else what all other runs have instead of their scripts' choice, else the scripts' choice."""
+
+    def configs():
+        return [gap.commands[0].split("OUTPUT")[0] for gap in fewshot_table(context(runs.root)).gaps]
+
+    runs.of("fewshot/dtd/shots_1", 60.0, config="vit_b16_ep50")
+    runs.of("fewshot/ucf101/shots_1", 60.0, finished=False, config="vit_b16_ep50")
+    runs.of("fewshot/dtd/shots_4", 60.0, config="vit_b16_ep100")
+    assert configs() == ["", ""]
+    for path in runs.root.rglob("vit_b16_ep*"):
+        path.rename(path.with_name("rn50"))
+    assert configs() == ["CFG=rn50 "] * 2
+    (runs.root / "fewshot/ucf101/shots_1/CoOp/rn50").rename(runs.root / "fewshot/ucf101/shots_1/CoOp/rn101")
+    assert configs() == ["CFG=rn101 ", ""]
 
 
 # ---- Table III, and other data sets -------------------------------------------------------------------------------
@@ -330,10 +381,10 @@ def test_fewshot_gaps_and_tests(runs):
 def transfer(runs, method=None, seeds=(1, 2), shift=0.0):
     method = method or {}
     for seed in seeds:
-        runs.of("xd/train/imagenet/shots_16", 70.0 + shift + seed, seed, **method)
+        runs.of("fewshot/imagenet/shots_16", 70.0 + shift + seed, seed, **method)
         for target, value in (("imagenetv2", 60.0), ("imagenet_a", 50.0), ("dtd", 40.0), ("ucf101", 44.0)):
             about = {"mode": "eval", "started": "2030-01-01T11:00:00"}
-            runs.of(f"xd/test/imagenet/{target}/shots_16", value + shift + seed, seed, **method, **about)
+            runs.of(f"xd/imagenet/{target}/shots_16", value + shift + seed, seed, **method, **about)
 
 
 def test_domains(runs):
@@ -359,9 +410,9 @@ def test_domains(runs):
     assert (zero.cells["imagenet_a"].difference, zero.cells["imagenet"].value) == (pytest.approx(-0.77), None)
     wanted = [(gap.method, gap.dataset, gap.seed, gap.commands[0].split("bash ")[1]) for gap in table.gaps]
     assert wanted == [
-        ("ZeroshotCLIP", "imagenet", 1, "scripts/zsclip/zeroshot.sh imagenet 1"),
-        ("ZeroshotCLIP", "imagenetv2", 1, "scripts/zsclip/zeroshot.sh imagenetv2 1"),
-        ("CoOp w/ Spotlighter", "imagenet", 2, "scripts/spotlighter/xd_train.sh imagenet 2"),
+        ("ZeroshotCLIP", "imagenet", 1, "scripts/zsclip/zeroshot.sh imagenet"),
+        ("ZeroshotCLIP", "imagenetv2", 1, "scripts/zsclip/zeroshot.sh imagenetv2"),
+        ("CoOp w/ Spotlighter", "imagenet", 2, "scripts/spotlighter/xd_train.sh 2"),
         ("CoOp w/ Spotlighter", "imagenetv2", 2, "scripts/spotlighter/xd_test.sh imagenetv2 2"),
         ("CoOp w/ Spotlighter", "imagenet_a", 2, "scripts/spotlighter/xd_test.sh imagenet_a 2"),
     ]
@@ -383,23 +434,23 @@ def test_other_data_sets(runs):
 
 
 def test_another_source_has_no_published_figures(runs):
-    runs.of("xd/train/dtd/shots_16", 70.0)
-    runs.of("xd/test/dtd/ucf101/shots_16", 40.0, mode="eval")
+    runs.of("fewshot/dtd/shots_16", 70.0)
+    runs.of("xd/dtd/ucf101/shots_16", 40.0, mode="eval")
     figures = [printed(41.0, "accuracy", dataset="ucf101", protocol="cross")]
     (table,) = transfer_tables(context(runs.root, figures), "cross")
     line = line_of(table, "CoOp", "dtd")
     assert (line.cells["ucf101"].value, line.cells["ucf101"].published) == (40.0, None)
     assert [column.key for column in table.columns] == ["dtd", "ucf101"]  # no average of one
     train, test = transfer_tables(context(runs.root, seeds=[2]), "cross")[0].gaps
-    start = f"OUTPUT={runs.root} CFG=ep20"
-    assert train.commands == (f"{start} bash scripts/coop/xd_train.sh dtd 2",)
-    assert test.commands == (f"{start} SOURCE=dtd bash scripts/coop/xd_test.sh ucf101 2",)
+    start = f"CFG=rn50 SOURCE=dtd OUTPUT={runs.root}"
+    assert train.commands == (f"{start} bash scripts/coop/xd_train.sh 2",)
+    assert test.commands == (f"{start} bash scripts/coop/xd_test.sh ucf101 2",)
 
 
 def test_every_source_is_a_table(runs):
     for source, target in (("shapes", "shapes_a"), ("imagenet", "imagenet_a")):
-        runs.of(f"xd/train/{source}/shots_16", 70.0)
-        runs.of(f"xd/test/{source}/{target}/shots_16", 40.0, mode="eval")
+        runs.of(f"fewshot/{source}/shots_16", 70.0)
+        runs.of(f"xd/{source}/{target}/shots_16", 40.0, mode="eval")
     tables = transfer_tables(context(runs.root), "domains")
     assert [table.lines[0].dataset for table in tables] == ["imagenet", "shapes"]
 
@@ -428,7 +479,9 @@ def test_efficiency(base2new):
     for side, faster in (("train_base", 10.0), ("test_new", 0.0)):
         for seed in (1, 2):
             measured(base2new, side, seed, 100.0 * seed + faster, 2048, 1)
-            measured(base2new, side, seed, 90.0 * seed, 5000, 7, 64.0, trainer="Spotlighter", config="ep15")
+            measured(
+                base2new, side, seed, 90.0 * seed, 5000, 7, 64.0, trainer="Spotlighter", config="vit_b16_ep15_paper"
+            )
     figures = [
         printed(2048.0, "parameters", dataset="imagenet", protocol="efficiency"),
         printed(9768.21, "images_per_second", dataset="imagenet", protocol="efficiency"),

@@ -106,10 +106,10 @@ def test_base_new_from_one_folder_or_two(runs, parse):
     runs.pair(1, 60.0, 90.0)
     code, out, err = parse(runs.root)
     assert (code, err) == (0, "")
-    assert " ".join(out.splitlines()[2].split()) == "shapes CoOp ep20 1 60.00 ± – 90.00 ± – 72.00 72.00 ± –"
+    assert " ".join(out.splitlines()[2].split()) == "shapes CoOp rn50 1 60.00 ± – 90.00 ± – 72.00 72.00 ± –"
     base, new = runs.root / "train_base" / "shapes", runs.root / "test_new" / "shapes"
     assert parse("--base", base, "--new", new)[1] == out
-    leaf = "shots_16/CoOp/ep20"
+    leaf = "shots_16/CoOp/rn50"
     assert parse("--base", base / leaf, "--new", new / leaf)[1] == out
     assert parse("--base", base / leaf / "seed1", "--new", new / leaf / "seed1")[1] == out
 
@@ -123,7 +123,7 @@ def test_base_new_as_latex(runs, parse):
 
 
 def test_one_trainer_around_several_hosts_is_told_apart(runs, parse):
-    for host, config in (("CoOp", "ep15"), ("MaPLe", "ep16")):
+    for host, config in (("CoOp", "vit_b16_ep15_paper"), ("MaPLe", "ep16")):
         runs.pair(1, 60.0, 90.0, trainer="Spotlighter", host=host, config=config)
     names = [" ".join(line.split()[1:4]) for line in parse(runs.root)[1].splitlines()[2:4]]
     assert names == ["CoOp w/ Spotlighter", "MaPLe w/ Spotlighter"]
@@ -134,7 +134,7 @@ def test_base_new_names_what_it_leaves_out(runs, parse):
     runs.metrics(runs.folder("train_base", 2), 0.0, seed=2)
     code, out, err = parse(runs.root, "--format", "csv")
     assert code == 0
-    assert out.splitlines()[1].startswith("shapes,CoOp,ep20,16,1,60.0,,90.0,,72.0")
+    assert out.splitlines()[1].startswith("shapes,CoOp,rn50,16,1,60.0,,90.0,,72.0")
     assert err.startswith(f"warning: left out {runs.folder('train_base', 2)}: its partner on new classes")
 
 
@@ -144,7 +144,7 @@ def test_base_new_warns_of_uneven_averages(runs, parse):
     code, out, err = parse(runs.root)
     assert code == 0
     assert out.count("Average of 2") == 2
-    assert "CoOp ep20 lacks ucf101; Abc ep20 lacks eurosat" in err
+    assert "CoOp rn50 lacks ucf101; Abc rn50 lacks eurosat" in err
 
 
 @pytest.mark.parametrize(

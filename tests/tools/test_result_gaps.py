@@ -1,82 +1,116 @@
-"""tools/result_gaps.py: the commands that make a missing run."""
+"""tools/result_gaps.py: the commands that make a missing run, and sentences where there are none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tools import result_gaps
-from tools.result_gaps import Gap, Recipe, choose_config, script_folder
+from tools.protocols import ROOT, ProtocolError
+from tools.result_gaps import DEFAULT_HOST, Gap, command, make_gap
+from tools.run_layout import Place
 
-ROOT = Path(__file__).parents[2]
-
-
-def recipe(**changes):
-    about = {"method": "CoOp", "trainer": "CoOp", "shots": 16, "output": ROOT / "output"}
-    return Recipe(**about | changes)
+OUTPUT = ROOT / "output"
+DTD = Place(2, "base2new_train", None, "dtd", "CoOp", None, 16)
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("method", "changes", "expected"),
     [
-        ({}, "bash scripts/coop/base2new_train.sh dtd 2"),
-        ({"shots": 4}, "SHOTS=4 bash scripts/coop/base2new_train.sh dtd 2"),
-        ({"shots": None}, "bash scripts/coop/base2new_train.sh dtd 2"),
-        ({"output": ROOT / "other"}, "OUTPUT=other bash scripts/coop/base2new_train.sh dtd 2"),
-        ({"output": Path("/a b")}, "OUTPUT='/a b' bash scripts/coop/base2new_train.sh dtd 2"),
-        ({"method": "ZeroshotCLIP", "trainer": "ZeroshotCLIP"}, "bash scripts/zsclip/base2new_train.sh dtd 2"),
+        ("CoOp", {}, "bash scripts/coop/base2new_train.sh dtd 2"),
+        ("CoOp", {"protocol": "base2new_test"}, "bash scripts/coop/base2new_test.sh dtd 2"),
+        ("CoOp", {"config": "vit_b16_ep200_ctxv1"}, "bash scripts/coop/base2new_train.sh dtd 2"),  # its own
+        ("CoOp", {"config": "rn50"}, "CFG=rn50 bash scripts/coop/base2new_train.sh dtd 2"),
+        ("CoOp", {"shots": 4}, "SHOTS=4 bash scripts/coop/base2new_train.sh dtd 2"),
+        ("CoOp", {"protocol": "fewshot", "shots": 4}, "bash scripts/coop/fewshot.sh dtd 4 2"),
+        ("CoOp", {"protocol": "fewshot", "shots": -1}, "bash scripts/coop/fewshot.sh dtd -1 2"),
+        ("ZeroshotCLIP", {"trainer": "ZeroshotCLIP"}, "bash scripts/zsclip/base2new_train.sh dtd 2"),
         (
-            {"method": "ZeroshotCLIP2", "trainer": "ZeroshotCLIP2"},
+            "ZeroshotCLIP2",
+            {"trainer": "ZeroshotCLIP2"},
             "TRAINER=ZeroshotCLIP2 bash scripts/zsclip/base2new_train.sh dtd 2",
         ),
-        ({"method": "MaPLe", "trainer": "MaPLe"}, "bash scripts/maple/base2new_train.sh dtd 2"),
         (
-            {"method": "CoOp w/ Spotlighter", "trainer": "Spotlighter"},
-            "bash scripts/spotlighter/base2new_train.sh dtd 2",
+            "ZeroshotCLIP",
+            {"trainer": "ZeroshotCLIP", "protocol": "zeroshot", "shots": None},
+            "bash scripts/zsclip/zeroshot.sh dtd",
         ),
+        ("CoOp w/ Spotlighter", {"trainer": "Spotlighter"}, "bash scripts/spotlighter/base2new_train.sh dtd 2"),
         (
-            {"method": "MaPLe w/ Spotlighter", "trainer": "Spotlighter"},
-            "HOST=MaPLe bash scripts/spotlighter/base2new_train.sh dtd 2",
+            "MaPLe w/ Spotlighter",
+            {"trainer": "Spotlighter"},
+            "bash scripts/spotlighter/base2new_train.sh dtd 2 TRAINER.SPOTLIGHTER.HOST MaPLe",
         ),
     ],
 )
-def test_commands(changes, expected):
-    assert recipe(**changes).command("base2new_train", "dtd", 2, None) == expected
+def test_commands(method, changes, expected):
+    assert command(method, replace(DTD, **changes), OUTPUT) == expected
 
 
-def test_config_and_source():
-    command = recipe(shots=4).command("xd_test", "dtd", 1, "ep20", "caltech101")
-    assert command == "SHOTS=4 CFG=ep20 SOURCE=caltech101 bash scripts/coop/xd_test.sh dtd 1"
-    assert recipe().command("xd_test", "dtd", 1, None, "imagenet") == "bash scripts/coop/xd_test.sh dtd 1"
-    assert recipe().command("xd_test", "shapes_a", 1, None, "shapes") == "bash scripts/coop/xd_test.sh shapes_a 1"
-    assert "SOURCE=shapes " in recipe().command("xd_test", "dtd", 1, None, "shapes")
+@pytest.mark.parametrize(
+    ("source", "dataset", "train", "test"),
+    [
+        ("imagenet", "dtd", "bash scripts/coop/xd_train.sh 2", "bash scripts/coop/xd_test.sh dtd 2"),
+        (
+            "shapes",
+            "shapes_a",
+            "SOURCE=shapes bash scripts/coop/xd_train.sh 2",
+            "bash scripts/coop/xd_test.sh shapes_a 2",
+        ),
+        (
+            "shapes",
+            "dtd",
+            "SOURCE=shapes bash scripts/coop/xd_train.sh 2",
+            "SOURCE=shapes bash scripts/coop/xd_test.sh dtd 2",
+        ),
+        (
+            "caltech101",
+            "dtd",
+            "SOURCE=caltech101 bash scripts/coop/xd_train.sh 2",
+            "SOURCE=caltech101 bash scripts/coop/xd_test.sh dtd 2",
+        ),
+    ],
+)
+def test_sources(source, dataset, train, test):
+    place = Place(2, "xd_test", source, dataset, "CoOp", None, 16)
+    assert command("CoOp", place, OUTPUT) == test
+    assert command("CoOp", place.model, OUTPUT) == train
 
 
-def test_the_config_of_other_seeds_is_taken():
-    assert choose_config("CoOp", "dtd", [("dtd", "mine"), ("eurosat", "other")]) == "mine"
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [(ROOT / "other", "OUTPUT=other "), (Path("/a b"), "OUTPUT='/a b' "), (ROOT / "output" / ".", "")],
+)
+def test_output(output, expected):
+    assert command("CoOp", DTD, output) == f"{expected}bash scripts/coop/base2new_train.sh dtd 2"
 
 
-def test_the_config_of_other_data_sets_is_taken_unless_the_script_takes_it_itself(tmp_path, monkeypatch):
-    folder = tmp_path / "scripts" / "coop"
-    folder.mkdir(parents=True)
-    (folder / "method.sh").write_text("# a comment\nMETHOD=(CoOp small_ep20 large_ep200)\nif true; then :; fi\n")
-    monkeypatch.setattr(result_gaps, "ROOT", tmp_path)
-    assert choose_config("CoOp", "dtd", [("eurosat", "mine"), ("shapes", "small_ep20")]) == "mine"
-    assert choose_config("CoOp", "imagenet", [("eurosat", "large_ep200")]) is None  # the script knows ImageNet's own
-    assert choose_config("CoOp", "shapes", [("shapes_a", "small_ep20")]) is None
-    assert choose_config("CoOp", "shapes", [("eurosat", "large_ep200")]) is None  # nothing seen on such data
-    assert choose_config("CoOp", "dtd", [("eurosat", "a"), ("ucf101", "b")]) is None
-    assert choose_config("MaPLe", "dtd", [("eurosat", "mine")]) == "mine"  # no scripts to ask
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainer": "KgCoOp"}, "no scripts run the trainer KgCoOp, only CoOp"),
+        ({"config": "mine"}, "no config configs/trainers/CoOp/mine.yaml; CFG can be: mini_vit8_ep20 "),
+        ({"dataset": "birds"}, "unknown data set 'birds'; there are: "),
+        ({"trainer": "ZeroshotCLIP", "protocol": "fewshot"}, "scripts/zsclip/method.yaml names no config for fewshot"),
+    ],
+)
+def test_a_run_that_no_script_makes_has_a_sentence(changes, message):
+    place = replace(DTD, **changes)
+    with pytest.raises(ProtocolError) as refused:
+        command("CoOp", place, OUTPUT)
+    assert str(refused.value).startswith(message)
+    gap = make_gap("CoOp", "CoOp (a)", [DTD, place], OUTPUT, "no run")
+    assert (gap.commands, gap.obstacle) == ((), str(refused.value))
+    assert str(gap).startswith(f"CoOp (a), {place.dataset}, 16 shots, seed 2: no run; {message}")
 
 
-def test_scripts_that_exist_are_named():
-    for trainer in ("ZeroshotCLIP", "CoOp", "Spotlighter"):
-        assert (ROOT / "scripts" / script_folder(trainer) / "base2new_train.sh").is_file()
+def test_the_host_of_a_config_that_names_none_is_the_trainers_default():
+    from yacs.config import CfgNode
 
+    from trainers.spotlighter.trainer import Spotlighter
 
-def test_the_scripts_own_configs_are_read_from_their_method_sh():
-    assert choose_config("Spotlighter", "dtd", [("eurosat", "vit_b16_ep15_paper")]) is None
-    assert choose_config("CoOp", "dtd", [("eurosat", "vit_b16_ep200_ctxv1")]) is None
-    assert choose_config("CoOp", "dtd", [("eurosat", "vit_b16_ep50")]) == "vit_b16_ep50"
+    cfg = CfgNode({"TRAINER": CfgNode()})
+    Spotlighter.extend_cfg(cfg)
+    assert cfg.TRAINER.SPOTLIGHTER.HOST == DEFAULT_HOST
 
 
 def test_a_gap_in_words():

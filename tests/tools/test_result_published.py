@@ -3,7 +3,7 @@
 import pytest
 
 from tools.result_published import Published, PublishedFigures, read_published
-from tools.run_layout import REAL
+from tools.run_names import REAL
 
 HEAD = "table,protocol,method,variant,dataset,metric,shots,value,unit,backbone,source,note"
 

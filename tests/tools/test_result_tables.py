@@ -39,7 +39,7 @@ def test_seeds_of_one_side_and_bad_runs_are_named_and_left_out(runs):
     (row,), left_out = rows_of(runs)
     assert (row.seeds, row.base.mean) == ([1], 60.0)
     found = {str(item.folder.relative_to(runs.root)): item.reason for item in left_out}
-    tail = "shapes/shots_16/CoOp/ep20/seed"
+    tail = "shapes/shots_16/CoOp/rn50/seed"
     assert set(found) == {
         *(f"train_base/{tail}{seed}" for seed in (2, 4, 5)),
         *(f"test_new/{tail}{seed}" for seed in (3, 4, 5)),
@@ -85,7 +85,7 @@ def test_logs_pair_with_metrics(runs, test_log):
     runs.log(runs.folder("train_base", 1), 60.0)
     runs.log(runs.folder("test_new", 1), 90.0, test_log)
     (row,), _ = rows_of(runs)
-    assert (row.dataset, row.trainer, row.config, row.shots, row.hm) == ("shapes", "CoOp", "ep20", 16, 72.0)
+    assert (row.dataset, row.trainer, row.config, row.shots, row.hm) == ("shapes", "CoOp", "rn50", 16, 72.0)
 
 
 def test_two_runs_for_one_seed_are_refused(runs):
@@ -131,8 +131,8 @@ def test_average_over_different_seeds_has_no_spread(runs):
 
 
 def test_no_average_over_one_data_set_or_over_configs(runs):
-    runs.pair(1, 60.0, 90.0, dataset="dtd", config="ep20")
-    runs.pair(1, 60.0, 90.0, dataset="eurosat", config="ep50")
+    runs.pair(1, 60.0, 90.0, dataset="dtd", config="rn50")
+    runs.pair(1, 60.0, 90.0, dataset="eurosat", config="rn101")
     assert average_rows(rows_of(runs)[0]) == []
 
 
@@ -143,7 +143,7 @@ def test_averages_over_different_data_sets_are_told(runs):
     assert uneven_averages(rows_of(runs)[0]) is None
     runs.pair(1, 60.0, 90.0, dataset="ucf101")
     assert uneven_averages(rows_of(runs)[0]) == (
-        "averages are over different data sets and do not compare: ZeroshotCLIP ep20 lacks ucf101"
+        "averages are over different data sets and do not compare: ZeroshotCLIP rn50 lacks ucf101"
     )
 
 
@@ -163,7 +163,7 @@ def test_terminal_table(two_trainers):
     lines = render_base_new(two_trainers).splitlines()
     assert words(lines[0]) == "Data set Trainer Config Seeds Base New HM HM per seed"
     assert words(lines[2]) == "shapes ZeroshotCLIP mini_vit8 1 55.00 ± – 66.00 ± – 60.00 60.00 ± –"
-    assert words(lines[3]) == "shapes CoOp ep20 1 2 70.00 ± 10.00 85.00 ± 5.00 76.77 76.00 ± 4.00"
+    assert words(lines[3]) == "shapes CoOp rn50 1 2 70.00 ± 10.00 85.00 ± 5.00 76.77 76.00 ± 4.00"
     assert "harmonic mean of the mean base and the mean new value" in lines[4]
     assert "population standard deviation over seeds, – with a single seed" in lines[5]
 
@@ -176,7 +176,7 @@ def test_markdown_table(two_trainers):
     lines = render_base_new(two_trainers, "markdown", details=True).splitlines()
     assert set(lines[1]) <= set("|:-")
     cells = [cell.strip() for cell in lines[3].strip("|").split("|")]
-    assert cells[:5] == ["shapes", "CoOp", "ep20", "1 2", "70.00 ± 10.00"]
+    assert cells[:5] == ["shapes", "CoOp", "rn50", "1 2", "70.00 ± 10.00"]
     assert cells[8:] == ["Mini-ViT/8", "20", "1", "512", "12.5"]
     assert lines[4] == ""  # a foot line directly below would be a row
 
@@ -184,7 +184,7 @@ def test_markdown_table(two_trainers):
 def test_shots_are_a_column_only_where_they_differ(runs, two_trainers):
     assert "Shots" not in render_base_new(two_trainers)
     for side, log in (("train_base", "Finish training"), ("test_new", "=> result")):
-        folder = runs.root / side / "shapes" / "shots_4" / "CoOp" / "ep20" / "seed1"
+        folder = runs.root / side / "shapes" / "shots_4" / "CoOp" / "rn50" / "seed1"
         runs.log(folder, 50.0, f"{log}\n* accuracy: 50.0%\n")
     table = render_base_new(rows_of(runs)[0]).splitlines()
     assert table[0].split()[4] == "Shots"

@@ -29,7 +29,7 @@ def output(runs):
     runs.root = root / "base2new"
     for seed in (1, 2):
         runs.pair(seed, 79.0 + seed, 41.0, dataset="dtd")
-    runs.pair(1, 76.0, 58.0, dataset="dtd", trainer="Spotlighter", host="CoOp", config="ep15")
+    runs.pair(1, 76.0, 58.0, dataset="dtd", trainer="Spotlighter", host="CoOp", config="vit_b16_ep15_paper")
     for path in runs.root.rglob("metrics.json"):
         path.write_text(path.read_text().replace("Mini-ViT/8", "ViT-B/16"))
     runs.root = root
@@ -54,8 +54,8 @@ def test_everything(output, ask):
     assert "ours - published +1.06 -0.18 +0.09" in flat
     assert "published 76.04 58.69 66.18" in flat
     assert "- CoOp w/ Spotlighter, DTD HM: printed; the harmonic mean of 76.04 and 58.69 is 66.25" in flat
-    assert f"OUTPUT={output} CFG=ep15 bash scripts/spotlighter/base2new_train.sh dtd 2" in out
-    unfinished = output / "fewshot/dtd/shots_2/CoOp/ep20/seed1"
+    assert f"OUTPUT={output} bash scripts/spotlighter/base2new_train.sh dtd 2" in out
+    unfinished = output / "fewshot/dtd/shots_2/CoOp/rn50/seed1"
     assert err == f"warning: left out {unfinished}: " + (
         "unfinished (after 1 of 20 epochs); the command that began it goes on with it\n"
     )
@@ -70,8 +70,11 @@ def test_without_published_figures(output, ask):
 def test_commands_alone_can_be_run_by_bash(output, ask):
     out = ask(output, "--commands", "--seeds", "1", "2")[1]
     assert subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, check=True).stderr == ""
-    assert out.splitlines()[0].startswith(f"OUTPUT={output} CFG=ep15 bash scripts/spotlighter/base2new_train.sh dtd 2 ")
-    assert "SHOTS=2 CFG=ep20 bash scripts/coop/fewshot.sh dtd 1  # CoOp, dtd, 2 shots, seed 1: unfinished" in out
+    assert out.splitlines()[0].startswith(f"OUTPUT={output} bash scripts/spotlighter/base2new_train.sh dtd 2 ")
+    assert (
+        f"CFG=rn50 OUTPUT={output} bash scripts/coop/fewshot.sh dtd 2 1  # CoOp, dtd, 2 shots, seed 1: unfinished"
+        in out
+    )
 
 
 def test_json_of_one_table(output, ask):
