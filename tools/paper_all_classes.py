@@ -6,7 +6,7 @@ from tools.paper_series import Context, Key, benchmarks
 from tools.paper_tables import Cell, Column, Line, PaperTable, compare_methods, over_cells, over_seeds
 from tools.result_gaps import Gap
 from tools.result_published import Published
-from tools.run_names import DOMAINS, dataset_title, rank_dataset, rank_method
+from tools.run_names import DOMAINS, dataset_title, rank_dataset, rank_method, shots_title
 
 ZERO = "zero-shot"
 
@@ -19,7 +19,7 @@ def fewshot_table(context: Context) -> PaperTable | None:
     datasets = list(dict.fromkeys(key.dataset for key in trained))
     zeroshot = [key for key in context.keys("zeroshot") if key.dataset in datasets]
     all_shots = sorted({key.shots or 0 for key in trained}, key=lambda shots: (shots <= 0, shots))
-    columns = [Column(str(shots), _shots_title(shots), shots=shots) for shots in all_shots]
+    columns = [Column(str(shots), shots_title(shots), shots=shots) for shots in all_shots]
     if zeroshot:
         columns.insert(0, Column(ZERO, ZERO, shots=0))
     wanted = {(label, column.key) for label in {key.label for key in trained} for column in columns}
@@ -130,7 +130,3 @@ def _fewshot_averages(
             cells[column.key] = over_cells([line.cells[column.key] for line in own], figure)
         averages.append(Line("average", f"Average of {len(members)}", label, None, cells))
     return averages
-
-
-def _shots_title(shots: int) -> str:
-    return "all images" if shots <= 0 else "1 shot" if shots == 1 else f"{shots} shots"

@@ -1,23 +1,22 @@
 """Show the tables of tools/paper_tables.py: for a terminal, as markdown, CSV, LaTeX (booktabs) and JSON.
 
-Below a line of ours stand the published figures, named so, and the signed difference, ours minus published. Below a
-table stand what its figures mean, paired tests, sources and notes of what is published, and commands for what is
-missing. CSV has one line a cell. CSV and JSON keep full precision.
+Below a table stand what its figures mean, paired tests, sources and notes of what is published, and commands for what
+is missing. CSV has one line a cell. CSV and JSON keep full precision.
 """
 
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tools.paper_tables import Cell, Column, Comparison, Line, PaperTable
+from tools.paper_layout import GAP, WIDTH, Layout, as_printed, for_terminal
+from tools.paper_tables import Column, Comparison, Line, PaperTable
 from tools.result_gaps import Gap
 from tools.result_render import HM_NOTE, foot_line, latex, spread_note, to_csv, to_json, to_text
+from tools.run_names import shots_title
 
-GAP = "–"
-WIDTH = 118  # of running text in a terminal
+FEW = 6  # missing runs that a terminal shows
 PAGE = 45  # rows that a page holds
 MISSING = "Missing, and what makes it (from the root of the repository)"
-PUBLISHED, DIFFERENCE = "published", "ours - published"
 ENDINGS = {"table": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
 TEST_NOTE = (
     "Pairs are the data sets and seeds that both methods have. p: two-sided; – where there are fewer than two pairs "
@@ -37,7 +36,10 @@ def render(tables: Sequence[PaperTable], fmt: str) -> str:
         return to_json(notes | {"tables": [_json(table) for table in tables]})
     if fmt == "csv":
         return to_csv([record for table in tables for record in records(table)])
-    return "\n\n".join(_latex(table) if fmt == "latex" else _text(table, fmt) for table in tables)
+    if fmt == "latex":
+        return "\n\n".join(map(_latex, tables))
+    tested = next((i for i, table in enumerate(tables) if _told(table)), None)  # the note once is enough
+    return "\n\n".join(_text(table, fmt, explains_tests=i == tested) for i, table in enumerate(tables))
 
 
 def records(table: PaperTable) -> list[dict[str, Any]]:
@@ -63,20 +65,18 @@ def comparison_records(table: PaperTable) -> list[dict[str, Any]]:
 
 
 def commands(gaps: Iterable[Gap]) -> list[str]:
-    """Every command once, with what it is for behind a #."""
-    lines: dict[str, str] = {}
+    """Lines for bash: every command once, below a comment that says what it is for."""
+    lines: list[str] = []
     for gap in gaps:
-        for command in gap.commands:
-            lines.setdefault(command, f"{command}  # {gap}")
-    return list(lines.values())
+        new = [command for command in gap.commands if command not in lines]
+        comment = f"# {gap}"
+        if new or (gap.obstacle and comment not in lines):
+            lines += [comment, *new]
+    return lines
 
 
-def _text(table: PaperTable, fmt: str) -> str:
-    titles, rows, starts = _rows(table)
-    lines = to_text(titles, rows, fmt, _n_left(table)).splitlines()
+def _text(table: PaperTable, fmt: str, explains_tests: bool) -> str:
     is_markdown = fmt == "markdown"
-    if not is_markdown:
-        lines = _divide(lines, 2, starts, "")
 
     def fill(text: str) -> str:
         return text if is_markdown else textwrap.fill(text, WIDTH)
@@ -84,32 +84,48 @@ def _text(table: PaperTable, fmt: str) -> str:
     def section(title: str, *parts: str) -> str:
         return ("\n\n" if is_markdown else "\n").join([f"### {title}" if is_markdown else title, *parts])
 
-    heading = f"## {table.title}" if is_markdown else table.title
-    sections = [heading, "\n".join([*lines, *([""] if is_markdown else []), fill(" ".join(_notes(table)))])]
-    if table.comparisons:
+    heading = f"## {_title(table)}" if is_markdown else _title(table)
+    layouts = [as_printed(table)] if is_markdown else for_terminal(table)
+    body = [_grid(layout, fmt) for layout in layouts]
+    sections = [heading, *body[:-1], body[-1] + ("\n\n" if is_markdown else "\n") + fill(" ".join(_notes(table)))]
+    tests = [_test(comparison) for comparison in _told(table)]
+    if tests:
         head = ["Method", "Versus", "What", "Pairs", "Difference", "t-test p", "Wilcoxon p"]
-        tests = to_text(head, [_test(comparison) for comparison in table.comparisons], fmt, 3)
-        sections.append(section("Paired tests", tests, fill(TEST_NOTE)))
+        note = [fill(TEST_NOTE)] if explains_tests else []
+        sections.append(section("Paired tests", to_text(head, tests, fmt, 3), *note))
     if sources := _sources(table):
         sections.append(section("Published figures", "\n".join(fill(f"- {source}") for source in sources)))
     if table.gaps:
-        missing = "\n".join(commands(table.gaps))
-        sections.append(section(MISSING, f"```bash\n{missing}\n```" if is_markdown else missing))
+        missing = commands(table.gaps if is_markdown else table.gaps[:FEW])
+        if not is_markdown and len(table.gaps) > FEW:
+            missing.append(f"# ... and {len(table.gaps) - FEW} more: --commands prints all of them")
+        text = "\n".join(missing)
+        sections.append(section(MISSING, f"```bash\n{text}\n```" if is_markdown else text))
     return "\n\n".join(sections)
 
 
+def _grid(layout: Layout, fmt: str) -> str:
+    """The rows as text, in a terminal and in LaTeX with a divider above every group but the first."""
+    lines = to_text(layout.titles, layout.rows, fmt, layout.n_left).splitlines()
+    if fmt == "markdown":
+        return "\n".join(lines)
+    first = lines.index(r"\midrule") + 1 if fmt == "latex" else len(lines) - len(layout.rows)
+    for start in reversed(layout.starts[1:]):
+        lines.insert(first + start, r"\midrule" if fmt == "latex" else "")
+    return "\n".join(lines)
+
+
 def _latex(table: PaperTable) -> str:
-    titles, rows, starts = _rows(table)
-    lines = to_text(titles, rows, "latex", _n_left(table)).splitlines()
-    lines = _divide(lines, lines.index(r"\midrule") + 1, starts, r"\midrule")
-    caption = rf"\caption{{{latex(' '.join([f'{table.title}.', *_notes(table)]))}}}"
+    layout = as_printed(table)
+    lines = _grid(layout, "latex").splitlines()
+    caption = rf"\caption{{{latex(' '.join([f'{_title(table)}.', *_notes(table)]))}}}"
     comments = [f"Published: {source}" for source in _sources(table)]
     comments += [
         f"{c.method} against {c.versus}, {c.what}: {', '.join(_test(c)[3:])} (pairs, difference, p of t-test, Wilcoxon)"
-        for c in table.comparisons
+        for c in _told(table)
     ]
-    comments += [f"Missing: {command}" for command in commands(table.gaps)]
-    if len(rows) > PAGE:  # would not fit on a page
+    comments += [f"Missing: {line}" for line in commands(table.gaps)]
+    if len(layout.rows) > PAGE:  # would not fit on a page
         packages = r"\usepackage{booktabs,longtable}"
         lines = [line.replace("{tabular}", "{longtable}") for line in lines]
         lines.insert(1, caption + r" \\")
@@ -133,6 +149,7 @@ def _json(table: PaperTable) -> dict[str, Any]:
             "seed": gap.seed,
             "reason": gap.reason,
             "commands": list(gap.commands),
+            "obstacle": gap.obstacle or None,
         }
         for gap in table.gaps
     ]
@@ -146,68 +163,15 @@ def _json(table: PaperTable) -> dict[str, Any]:
     }
 
 
-def _rows(table: PaperTable) -> tuple[list[str], list[list[str]], list[int]]:
-    """Titles, rows of text, and the rows at which another data set or average begins."""
-    several = len({line.shots for line in table.lines}) > 1
-    titles = [table.group_title, "Method", *(["Shots"] if several else []), "Seeds"]
-    titles += [column.title for column in table.columns]
-    rows: list[list[str]] = []
-    starts: list[int] = []
-    last: tuple = ()
-    for line in table.lines:
-        if (line.group, line.shots) != last:
-            last = (line.group, line.shots)
-            starts.append(len(rows))
-        shots = [GAP if line.shots is None else str(line.shots)] if several else []
-        seeds = " ".join(map(str, line.seeds)) or GAP
-        rows.append([line.group, line.method, *shots, seeds, *(_show(line, column) for column in table.columns)])
-        blank = [""] * len(shots)
-        for label, show in ((PUBLISHED, _show_published), (DIFFERENCE, _show_difference)):
-            cells = [show(column, line.cells.get(column.key, Cell())) for column in table.columns]
-            if any(cells):
-                rows.append(["", label, *blank, "", *cells])
-    return titles, rows, starts
+def _title(table: PaperTable) -> str:
+    """The title with the images a class, where they are the same in all lines."""
+    shots = {line.shots for line in table.lines}
+    return f"{table.title}, {shots_title(next(iter(shots)))}" if len(shots) == 1 and None not in shots else table.title
 
 
-def _divide(lines: list[str], first: int, starts: Sequence[int], divider: str) -> list[str]:
-    """Put a divider above every group of rows but the first one; `first` is the line of the first row."""
-    lines = list(lines)
-    for start in reversed(starts[1:]):
-        lines.insert(first + start, divider)
-    return lines
-
-
-def _n_left(table: PaperTable) -> int:
-    return 4 if len({line.shots for line in table.lines}) > 1 else 3
-
-
-def _show(line: Line, column: Column) -> str:
-    if column.key not in line.cells:
-        return ""
-    cell = line.cells[column.key]
-    if cell.value is None:
-        return GAP
-    text = _number(column, cell.value)
-    if column.metric == "hm" or column.unit in ("count", "points") or column.key.endswith("_added"):
-        return text
-    spread = GAP if cell.spread is None else _number(column, cell.spread)
-    few = f" (n={len(cell.per_seed)})" if 0 < len(cell.per_seed) < len(line.seeds) else ""
-    return f"{text} ± {spread}{few}"
-
-
-def _show_published(column: Column, cell: Cell) -> str:
-    return "" if cell.published is None else _number(column, cell.published.value)
-
-
-def _show_difference(column: Column, cell: Cell) -> str:
-    return "" if cell.difference is None else _number(column, cell.difference, signed=True)
-
-
-def _number(column: Column, value: float, signed: bool = False) -> str:
-    sign = "+" if signed or column.key.endswith("_added") else ""
-    digits = {"count": 0, "images/s": 1}.get(column.unit, 2)
-    value = round(value, digits) + 0.0  # no -0.00
-    return f"{value:{sign},.{digits}f}"
+def _told(table: PaperTable) -> list[Comparison]:
+    """Paired tests that tell something."""
+    return [comparison for comparison in table.comparisons if comparison.test.n > 1]
 
 
 def _test(comparison: Comparison) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tools.protocols import DEFAULT_OUTPUT, DEFAULT_SHOTS, ROOT, ProtocolError, Run, method_of
 from tools.run_layout import PROTOCOLS, Place
-from tools.run_names import host_of
+from tools.run_names import host_of, shots_title
 from tools.run_state import settings_of
 
 DEFAULT_HOST = "CoOp"  # of a wrapper whose config names none
@@ -25,7 +25,7 @@ class Gap:
     obstacle: str = ""  # why no command makes it
 
     def __str__(self) -> str:
-        shots = f", {self.shots} shots" if self.shots is not None else ""
+        shots = f", {shots_title(self.shots)}" if self.shots is not None else ""
         obstacle = f"; {self.obstacle}" if self.obstacle else ""
         return f"{self.method}, {self.dataset}{shots}, seed {self.seed}: {self.reason}{obstacle}"
 

@@ -51,6 +51,11 @@ def dataset_title(name: str) -> str:
     return TITLES.get(name, name)
 
 
+def shots_title(shots: int) -> str:
+    """How tables write images a class; 0 or less stands for all of them."""
+    return "all images" if shots <= 0 else "1 shot" if shots == 1 else f"{shots} shots"
+
+
 def method_name(trainer: str, config: dict[str, Any]) -> str:
     """How tables name a run's method: its trainer, and `HOST w/ Spotlighter` for one that wraps a host.
 

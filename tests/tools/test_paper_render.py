@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -52,7 +53,7 @@ def words(line):
 def test_terminal(table):
     text = render([table], "table")
     lines = [words(line) for line in text.splitlines()]
-    assert lines[0] == "Base to new"
+    assert lines[0] == "Base to new, 16 shots"
     assert lines[2] == "Data set Method Seeds Base HM HM per seed"
     assert lines[4:10] == [
         "DTD CoOp 1 2 60.12 ± 0.12 72.09 72.09 ± 0.09",
@@ -66,24 +67,26 @@ def test_terminal(table):
     assert "± is the population standard deviation over seeds" in text.replace("\n", " ")
     assert "An average has no spread where the data sets have different seeds. A note." in text.replace("\n", " ")
     assert "CoOp w/ Spotlighter CoOp Base 6 -1.50 <0.001 0.031" in lines
-    assert "CoOp w/ Spotlighter CoOp HM 1 +0.25 – –" in lines
+    assert not [line for line in lines if line.startswith("CoOp w/ Spotlighter CoOp HM")]  # one pair tells nothing
     assert "Wilcoxon's p cannot be below 2/2^n" in text.replace("\n", " ")
     assert "- CoOp: a paper & its table" in lines
     assert "- CoOp, DTD Base: odd_100%" in lines
-    assert lines[-2:] == [
-        "CFG=ep15 bash a.sh dtd 2 # CoOp w/ Spotlighter, dtd, 16 shots, seed 2: no run",
-        "CFG=ep15 bash b.sh dtd 2 # CoOp w/ Spotlighter, dtd, 16 shots, seed 2: no run",
+    assert lines[-3:] == [
+        "# CoOp w/ Spotlighter, dtd, 16 shots, seed 2: no run",
+        "CFG=ep15 bash a.sh dtd 2",
+        "CFG=ep15 bash b.sh dtd 2",
     ]
     assert max(map(len, text.splitlines()[:20])) < 120
 
 
 def test_markdown(table):
     blocks = render([table, table], "markdown").split("\n\n")
-    assert blocks[0] == "## Base to new"
+    assert blocks[0] == "## Base to new, 16 shots"
     assert blocks[1].splitlines()[3].split("|")[2].strip() == "published"
     assert blocks.index("### Paired tests") < blocks.index("### Published figures")
-    assert "```bash\nCFG=ep15 bash a.sh dtd 2  # CoOp" in blocks[-1]
-    assert blocks.count("## Base to new") == 2
+    assert "```bash\n# CoOp w/ Spotlighter, dtd, 16 shots, seed 2: no run\nCFG=ep15 bash a.sh dtd 2\n" in blocks[-1]
+    assert blocks.count("## Base to new, 16 shots") == 2
+    assert len([block for block in blocks if "Wilcoxon's p cannot be" in block]) == 1  # explained once
     assert "" not in blocks
 
 
@@ -92,7 +95,7 @@ def test_latex(table):
     lines = text.splitlines()
     assert lines[0] == r"% needs \usepackage{booktabs}"
     assert lines[1:3] == [r"\begin{table}", r"\centering\small"]
-    assert lines[3].startswith(r"\caption{Base to new. HM is")
+    assert lines[3].startswith(r"\caption{Base to new, 16 shots. HM is")
     assert lines[4] == r"\begin{tabular}{lllrrr}"
     body = lines[4 : lines.index(r"\end{tabular}") + 1]
     assert [line for line in body if line.startswith("\\")] == [
@@ -122,7 +125,7 @@ def test_long_latex_tables_break_over_pages(table):
     text = render([PaperTable("cross", "Long", "Source", table.columns, lines)], "latex").splitlines()
     assert text[0] == r"% needs \usepackage{booktabs,longtable}"
     assert text[1:3] == [r"{\small", r"\begin{longtable}{lllrrr}"]
-    assert text[3].startswith(r"\caption{Long.")
+    assert text[3].startswith(r"\caption{Long, 16 shots.")
     assert text[3].endswith(r" \\")
     assert text[text.index(r"\midrule") + 1] == r"\endhead"
     end = text.index(r"\end{longtable}")
@@ -161,7 +164,7 @@ def test_json(table):
     assert found["gaps"] == [
         {
             **{"method": "CoOp w/ Spotlighter", "dataset": "dtd", "shots": 16, "seed": 2, "reason": "no run"},
-            "commands": ["CFG=ep15 bash a.sh dtd 2", "CFG=ep15 bash b.sh dtd 2"],
+            **{"commands": ["CFG=ep15 bash a.sh dtd 2", "CFG=ep15 bash b.sh dtd 2"], "obstacle": None},
         }
     ]
 
@@ -171,21 +174,77 @@ def test_units_and_seeds_that_a_cell_lacks():
         Column("scalars", "Scalars", "count", "parameters"),
         Column("images_per_second", "Images/s", "images/s"),
         Column("scalars_added", "Scalars added", "count"),
-        Column("dtd", "DTD", dataset="dtd"),
+        Column("base", "Base"),
     )
     cells = {
         "scalars": Cell(1234567.0, 0.0, {1: 1234567.0, 2: 1234567.0}, figure(1000000.0)),
         "images_per_second": over_seeds({1: 1000.0, 2: 3000.0}),
         "scalars_added": Cell(20.0),
-        "dtd": over_seeds({2: 50.0}, figure(50.0)),
+        "base": over_seeds({2: 50.0}, figure(50.0)),
     }
-    table = PaperTable("cross", "Units", "Source", columns, (Line("imagenet", "ImageNet", "CoOp", 16, cells),))
+    table = PaperTable("base2new", "Units", "Data set", columns, (Line("imagenet", "ImageNet", "CoOp", 16, cells),))
     lines = [words(line) for line in render([table], "table").splitlines()]
     assert lines[4] == "ImageNet CoOp 1 2 1,234,567 2,000.0 ± 1,000.0 +20 50.00 ± – (n=1)"
     assert lines[5] == "published 1,000,000 50.00"
     assert lines[6] == "ours - published +234,567 +0.00"
-    records = list(csv.DictReader(io.StringIO(render([table], "csv"))))
-    assert [(r["dataset"], r["trained_on"]) for r in records[2:]] == [("imagenet", ""), ("dtd", "imagenet")]
+
+
+def transfer(name="cross", methods=("CoOp", "CoOp w/ Spotlighter"), published=None, datasets=("dtd", "sun397")):
+    """A table of one source with a column a data set; every method has seeds 1 and 2, but 2 alone on the last one."""
+    columns = tuple(Column(d, d.upper(), dataset=d) for d in ("imagenet", *datasets))
+    lines = []
+    for i, method in enumerate(methods):
+        cells = {column.key: over_seeds({1: 50.0 + i, 2: 52.0 + i}, published) for column in columns[:-1]}
+        cells[columns[-1].key] = over_seeds({2: 30.0})
+        lines.append(Line("imagenet", "IMAGENET", method, 16, cells))
+    return PaperTable(name, "Transfer", "Source", columns, tuple(lines))
+
+
+def test_other_data_sets_are_rows_in_a_terminal():
+    lines = [words(line) for line in render([transfer(published=figure(50.5))], "table").splitlines()]
+    assert lines[2:13] == [
+        *("Data set CoOp CoOp", "seeds 1 2 w/ Spotlighter", "seeds 1 2"),
+        lines[5],
+        *("IMAGENET (source) ours 51.00 ± 1.00 52.00 ± 1.00", "published 50.50 50.50"),
+        *("ours - published +0.50 +1.50", "DTD ours 51.00 ± 1.00 52.00 ± 1.00", "published 50.50 50.50"),
+        *("ours - published +0.50 +1.50", "SUN397 ours 30.00 ± – (n=1) 30.00 ± – (n=1)"),
+    ]
+    lines = [words(line) for line in render([transfer()], "table").splitlines()]
+    assert lines[6:9] == [
+        *("IMAGENET (source) 51.00 ± 1.00 52.00 ± 1.00", "DTD 51.00 ± 1.00 52.00 ± 1.00"),
+        "SUN397 30.00 ± – (n=1) 30.00 ± – (n=1)",
+    ]
+    printed = render([transfer()], "markdown")
+    assert "| IMAGENET | CoOp | 1 2 | 51.00 ± 1.00 | 51.00 ± 1.00 | 30.00 ± – (n=1) |" in words(printed)
+    records = list(csv.DictReader(io.StringIO(render([transfer()], "csv"))))
+    assert [(r["dataset"], r["trained_on"]) for r in records[:2]] == [("imagenet", "imagenet"), ("dtd", "imagenet")]
+
+
+def test_a_terminal_is_wide_enough_for_four_methods_and_others_follow_below():
+    methods = ("ZeroshotCLIP", "CoOp", "CLIPFit w/ Spotlighter", "PromptSRC w/ Spotlighter")
+    table = transfer(methods=methods, published=figure(50.5), datasets=("fgvc_aircraft", "dtd", "ucf101"))
+    text = render([table], "table")
+    assert max(map(len, text.splitlines())) <= 120
+    assert text.count("FGVC_AIRCRAFT") == 1
+    text = render([transfer(methods=[f"Method{i} w/ Spotlighter" for i in range(10)])], "table")
+    assert max(map(len, text.splitlines())) <= 120
+    assert text.count("IMAGENET (source)") == 2
+    assert [text.count(f"Method{i}") for i in range(10)] == [1] * 10
+
+
+def test_few_shot_rows_are_images_a_class_of_each_data_set():
+    columns = (Column("zero-shot", "zero-shot", shots=0), Column("1", "1 shot", shots=1))
+    lines = [
+        Line(dataset, dataset.upper(), method, None, {key: over_seeds({1: 40.0})})
+        for dataset in ("dtd", "eurosat")
+        for method, key in (("ZeroshotCLIP", "zero-shot"), ("CoOp", "1"))
+    ]
+    text = render([PaperTable("fewshot", "Few", "Data set", columns, tuple(lines))], "table")
+    assert [words(line) for line in text.splitlines()[2:10]] == [
+        *("Data set Images a class ZeroshotCLIP CoOp", "seed 1 seed 1"),
+        words(text.splitlines()[4]),
+        *("DTD zero-shot 40.00 ± –", "1 shot 40.00 ± –", "", "EUROSAT zero-shot 40.00 ± –", "1 shot 40.00 ± –"),
+    ]
 
 
 def test_shots_are_a_column_where_they_differ(table):
@@ -204,7 +263,19 @@ def test_many_places_of_one_note_are_counted(table):
 
 
 def test_every_command_once(table):
-    assert len(commands(table.gaps * 2)) == 2
+    assert len(commands(table.gaps * 2)) == 3
+    obstacle = Gap("SPT", "dtd", 1, 2, "no run", (), "no scripts run the trainer SPT")
+    assert commands([obstacle, *table.gaps, obstacle])[:2] == [
+        "# SPT, dtd, 1 shot, seed 2: no run; no scripts run the trainer SPT",
+        "# CoOp w/ Spotlighter, dtd, 16 shots, seed 2: no run",
+    ]
+
+
+def test_a_terminal_shows_the_first_missing_runs(table):
+    gaps = tuple(Gap("CoOp", "dtd", 16, seed, "no run", (f"bash a.sh {seed}",)) for seed in range(20))
+    many = replace(table, gaps=gaps)
+    assert render([many], "table").endswith("\nbash a.sh 5\n# ... and 14 more: --commands prints all of them")
+    assert render([many], "markdown").endswith("\nbash a.sh 19\n```")
 
 
 def test_tests_as_records(table):
