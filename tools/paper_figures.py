@@ -32,8 +32,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 GREY = "#767676"
 PANEL = (2.9, 2.5)  # inches
-STAR = {"marker": "*", "markersize": 8, "linestyle": "none"}  # of zero-shot CLIP beside curves
-STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "spotlighter"}
+STAR: dict[str, Any] = {"marker": "*", "markersize": 8, "linestyle": "none"}  # of zero-shot CLIP beside curves
+STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "spotlighter"}
 
 
 class Bar(NamedTuple):
@@ -118,7 +118,7 @@ def draw_fewshot(table: PaperTable, lines: Sequence[Line], order: Sequence[str])
         axes.set_xticks([left, *places] if zero else places, [*(["0"] if zero else []), *(c.key for c in columns)])
         axes.grid(alpha=0.25)
     _outer_labels(panels, "images a class", "accuracy in %")
-    figure.suptitle("Few-shot classification on all classes; bars: standard deviation over seeds", fontsize=10)
+    figure.suptitle("Few-shot classification on all classes (bars: std over seeds)", fontsize=10)
     _legend(figure, order, lines, "dashed: published")
     return figure
 
@@ -134,7 +134,7 @@ def draw_base_new(lines: Sequence[Line], order: Sequence[str]) -> Figure | None:
         for line in members:
             style = _style(order, line.method) | {"linestyle": "none"}
             base, new = line.cells["base"], line.cells["new"]
-            ours = (base.value, new.value)
+            ours = (base.value or 0.0, new.value or 0.0)
             axes.errorbar(*ours, xerr=base.spread, yerr=new.spread, capsize=2, lw=1, zorder=3, **style)
             if base.published and new.published:
                 printed = (base.published.value, new.published.value)
@@ -186,9 +186,14 @@ def draw_bars(bars: Sequence[Bar], title: str, order: Sequence[str]) -> Figure |
         places = [g + (i - (len(labels) - 1) / 2) * height for g in range(len(groups))]
         widths = [values.get((group, label), math.nan) for group in groups]
         turn, i_colour = divmod(order.index(label.split(" - ")[0]), len(COLOURS))
-        style = {"color": COLOURS[i_colour], "hatch": "////" if turn else "", "edgecolor": "white", "linewidth": 0}
+        style: dict[str, Any] = {
+            "color": COLOURS[i_colour],
+            "hatch": "////" if turn else "",
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
         drawn = axes.barh(places, widths, height * 0.9, label=label, **style)
-        texts = ["" if math.isnan(width) else f"{width:+.2f}" for width in widths]
+        texts = ["" if math.isnan(width) else f"{round(width, 2) + 0.0:+.2f}" for width in widths]  # no -0.00
         axes.bar_label(drawn, texts, padding=2, fontsize=6, color="#333333")
     axes.axvline(0, color="black", lw=0.8)
     axes.set_yticks(range(len(groups)), groups)
@@ -287,8 +292,8 @@ def _legend(figure: Figure, order: Sequence[str], lines: Sequence[Line], meaning
             style |= STAR
         handles.append(Line2D([], [], label=name, **style))
     if any(cell.published is not None for line in lines for cell in line.cells.values()):
-        dashed = "--" if linestyle == "-" else linestyle
-        handles.append(Line2D([], [], color=GREY, linestyle=dashed, marker="o", mfc="white", ms=4.5, label=meaning))
+        style = {"color": GREY, "linestyle": "--" if linestyle == "-" else linestyle, "marker": "o", "mfc": "white"}
+        handles.append(Line2D([], [], ms=4.5, label=meaning, **style))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
 
 

@@ -12,7 +12,7 @@ from tools.paper_tables import Column, Line, PaperTable, Seed
 
 GAP = "–"
 WIDTH = 118  # of a terminal
-OURS, PUBLISHED, DIFFERENCE = "ours", "published", "ours - published"
+OURS, PUBLISHED, DIFFERENCE = "", "published", "ours - published"  # figures and how rows are marked
 TRANSFER = ("cross", "domains")  # tables of one source
 # Tables with a column a method in a terminal -> what their rows are.
 TALL = {"fewshot": "Images a class", "cross": "Data set", "domains": "Data set", "efficiency": "Quantity"}

@@ -78,8 +78,8 @@ def commands(gaps: Iterable[Gap]) -> list[str]:
 def _text(table: PaperTable, fmt: str, explains_tests: bool) -> str:
     is_markdown = fmt == "markdown"
 
-    def fill(text: str) -> str:
-        return text if is_markdown else textwrap.fill(text, WIDTH)
+    def fill(text: str, indent: str = "") -> str:
+        return text if is_markdown else textwrap.fill(text, WIDTH, subsequent_indent=indent)
 
     def section(title: str, *parts: str) -> str:
         return ("\n\n" if is_markdown else "\n").join([f"### {title}" if is_markdown else title, *parts])
@@ -94,7 +94,7 @@ def _text(table: PaperTable, fmt: str, explains_tests: bool) -> str:
         note = [fill(TEST_NOTE)] if explains_tests else []
         sections.append(section("Paired tests", to_text(head, tests, fmt, 3), *note))
     if sources := _sources(table):
-        sections.append(section("Published figures", "\n".join(fill(f"- {source}") for source in sources)))
+        sections.append(section("Published figures", "\n".join(fill(f"- {source}", "  ") for source in sources)))
     if table.gaps:
         missing = commands(table.gaps if is_markdown else table.gaps[:FEW])
         if not is_markdown and len(table.gaps) > FEW:
@@ -165,8 +165,8 @@ def _json(table: PaperTable) -> dict[str, Any]:
 
 def _title(table: PaperTable) -> str:
     """The title with the images a class, where they are the same in all lines."""
-    shots = {line.shots for line in table.lines}
-    return f"{table.title}, {shots_title(next(iter(shots)))}" if len(shots) == 1 and None not in shots else table.title
+    (shots, *others) = {line.shots for line in table.lines}
+    return table.title if shots is None or others else f"{table.title}, {shots_title(shots)}"
 
 
 def _told(table: PaperTable) -> list[Comparison]:

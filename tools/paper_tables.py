@@ -8,7 +8,8 @@
 | domains | Table III | source, method | other domains of the source |
 | efficiency | Table IV | data set, method | trained parameters, images/s, HM; what a wrapper adds to its host |
 
-`tools/paper_render.py` shows them, `tools/paper_figures.py` draws them; the builders are in `tools/paper_build.py`.
+Builders: `tools/paper_base_new.py` and `tools/paper_all_classes.py`. `tools/paper_render.py` shows what they build,
+`tools/paper_figures.py` draws it.
 """
 
 from collections.abc import Iterable, Sequence

@@ -40,12 +40,11 @@ def make_gap(method: str, label: str, places: Sequence[Place], output: Path, rea
         output: the folder that the scripts call OUTPUT.
     """
     last = places[-1]
-    commands, obstacle = (), ""
+    found = Gap(label, last.dataset or "?", last.shots, last.seed, reason, ())
     try:
-        commands = tuple(command(method, place, output) for place in places)
+        return replace(found, commands=tuple(command(method, place, output) for place in places))
     except ProtocolError as error:
-        obstacle = str(error)
-    return Gap(label, last.dataset or "?", last.shots, last.seed, reason, commands, obstacle)
+        return replace(found, obstacle=str(error))
 
 
 def command(method: str, place: Place, output: Path) -> str:

@@ -205,9 +205,9 @@ def test_other_data_sets_are_rows_in_a_terminal():
     assert lines[2:13] == [
         *("Data set CoOp CoOp", "seeds 1 2 w/ Spotlighter", "seeds 1 2"),
         lines[5],
-        *("IMAGENET (source) ours 51.00 ± 1.00 52.00 ± 1.00", "published 50.50 50.50"),
-        *("ours - published +0.50 +1.50", "DTD ours 51.00 ± 1.00 52.00 ± 1.00", "published 50.50 50.50"),
-        *("ours - published +0.50 +1.50", "SUN397 ours 30.00 ± – (n=1) 30.00 ± – (n=1)"),
+        *("IMAGENET (source) 51.00 ± 1.00 52.00 ± 1.00", "published 50.50 50.50"),
+        *("ours - published +0.50 +1.50", "DTD 51.00 ± 1.00 52.00 ± 1.00", "published 50.50 50.50"),
+        *("ours - published +0.50 +1.50", "SUN397 30.00 ± – (n=1) 30.00 ± – (n=1)"),
     ]
     lines = [words(line) for line in render([transfer()], "table").splitlines()]
     assert lines[6:9] == [
