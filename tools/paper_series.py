@@ -210,8 +210,8 @@ def benchmarks(datasets: Sequence[str]) -> list[list[str]]:
 def by_protocol(found: Iterable[Found]) -> dict[str, list[Found]]:
     """Runs by protocol; few-shot runs that other data sets are tested with are those of xd_train.
 
-    These stand in few-shot tables, too, where their data set has few-shot runs of its own, or no data set has. Where
-    the config that a method has for other data sets lies beside another one, only the latter does.
+    These stand in few-shot tables, too, where their data set has few-shot runs of its own, or no data set has. Of a
+    method with one config for other data sets and another one for few-shot runs, only the runs with the latter do.
     """
     groups: dict[str, list[Found]] = {protocol: [] for protocol in PROTOCOLS}
     for item in found:

@@ -21,7 +21,7 @@ EPILOG = """
 tables:
   base2new    Table I: base, new and HM by data set and method, and averages
   fewshot     Table II, Figure 7: accuracy on all classes by images a class
-  cross       trained on a source, tested on other data sets
+  cross       trained on a source (a few-shot run on all its classes), tested on other data sets
   domains     Table III: trained on a source, tested on its other domains
   efficiency  Table IV: trained parameters, images/s in test, HM; what a wrapper adds to its host
   all         those for which there are runs

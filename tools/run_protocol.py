@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from tools.protocols import DEFAULT_OUTPUT, DEFAULT_SHOTS, ROOT, ProtocolError, Run, config_stems
 from tools.run_layout import PROTOCOLS
+from tools.run_names import shots_title
 from tools.run_reader import RunProblem, load_metrics
 from tools.run_state import OtherConfig, current_state, result_line, settings_of, state_of, trained_epoch
 
@@ -154,7 +155,9 @@ def start(run: Run, data: str, env: Mapping[str, str]) -> int:
     where = f"{run.classes} classes of {run.dataset}"
     if run.protocol == "xd_test":
         where += f", trained on {run.source}"
-    print(f"== {run.trainer} ({run.config}), {where}, {run.shots} shots, seed {run.seed}\n   folder: {run.folder}")
+    if run.protocol != "zeroshot":
+        where += f", {shots_title(run.shots)}"
+    print(f"== {run.trainer} ({run.config}), {where}, seed {run.seed}\n   folder: {run.folder}")
     if state == "finished":
         print(f"   finished already: {result_line(run.folder)}")
         return 0
