@@ -193,7 +193,7 @@ def test_find_runs_goes_no_deeper_than_a_run_and_not_round_in_circles(runs):
 
 
 def test_reading_needs_neither_torch_nor_dassl():
-    code = "import sys, parse_test_res, tools.run_state; print({'torch', 'dassl', 'numpy'} & set(sys.modules))"
+    code = "import sys, parse_test_res, tools.run_protocol; print({'torch', 'dassl', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
