@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = "run" if args.table == "all" else f"run for the table {args.table}"
         return _fail(f"found no {what} in {args.output}; see --help for what each table needs")
     if args.commands:
-        print("\n".join(commands(gap for table in tables for gap in table.gaps)))
+        lines = commands(gap for table in tables for gap in table.gaps)
+        print("\n".join(lines or ["# nothing is missing"]))
     else:
         print(render(tables, args.format))
     if args.save:

@@ -79,6 +79,11 @@ def test_commands_alone_can_be_run_by_bash(output, ask):
     assert lines[i - 1].startswith("# CoOp, dtd, 2 shots, seed 1: unfinished")
 
 
+def test_commands_where_nothing_is_missing(runs, ask):
+    runs.of("fewshot/dtd/shots_1", 40.0)
+    assert ask(runs.root, "--commands")[1] == "# nothing is missing\n"
+
+
 def test_json_of_one_table(output, ask):
     content = json.loads(ask(output, "--table", "fewshot", "--format", "json")[1])
     (table,) = content["tables"]
