@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.protocols import DEFAULT_OUTPUT, ROOT
 from tools.sweeps.plan import Job, PlanError, find_plan, read_plan
+from tools.sweeps.plan import __doc__ as PLAN_FORM
 from tools.sweeps.progress import Progress
 from tools.sweeps.queue import Book, queue_states
 from tools.sweeps.state import Reader, Status
@@ -46,7 +47,10 @@ states: done; running (by whom); queued (in SLURM); resumable (unfinished, goes 
   the last error line; tried again); blocked (its training failed); pending.
 in a run's folder: job.log what it printed, job.json what became of the newest attempt, job.lock who runs it now.
 exit code: 0 all runs are done, or submitted with --no-wait; 1 some are not; 2 wrong usage; 130 stopped by Ctrl-C
-  (143 by SIGTERM). How a plan is written: tools/sweeps/plan.py and plans/. Plans: {plans}.
+  (143 by SIGTERM).
+
+how a plan is written (those of plans/: {plans}):
+{form}
 """
 
 
@@ -62,6 +66,10 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
         parser.error(str(error))
     if args.dry_run:
         return dry_run(jobs, root / output, args.jobs or 1)
+    try:
+        (root / output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"the output folder {output} cannot be made ({error.strerror}); choose another with --output")
     print(f"== {path}: {len(jobs)} runs, in {output}", flush=True)
     python = os.environ.get("PYTHON") or sys.executable
     variables: dict[str, str | None] = {"DATA": data, "PYTHON": os.path.abspath(python) if "/" in python else python}
@@ -75,7 +83,7 @@ def build_parser(root: Path = ROOT) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tools.sweep",
         description=__doc__,
-        epilog=EXAMPLES.format(plans=plans),
+        epilog=EXAMPLES.format(plans=plans, form=(PLAN_FORM or "").partition("\n\n")[2].rstrip()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -91,7 +99,7 @@ def build_parser(root: Path = ROOT) -> argparse.ArgumentParser:
     add("--account", help="who pays (default: yours)")
     add("--time", type=minutes, default=240, metavar="H:MM", help="limit of a run; H:MM, or minutes (default: 4:00)")
     add("--gpus", type=int, default=1, help="GPUs of a run (default: 1)")
-    add("--cpus", type=at_least_one, default=4, help="CPU cores of a run (default: 4)")
+    add("--cpus", type=at_least_one, default=8, help="CPU cores of a run (default: 8)")
     add("--memory", type=float, metavar="GB", help="memory of a run (default: the cluster's)")
     add("--slurm", type=setting, action="append", default=[], metavar="KEY=VALUE", help="any option of sbatch")
     add("--no-requeue", action="store_true", help="let a run end when its time is up; else it saves, and goes on")

@@ -1,7 +1,7 @@
 """A SLURM cluster of one node on this machine, for one test: its own key, ports and folders; nothing of it stays.
 
-    with Cluster(folder) as cluster:
-        subprocess.run(["sbatch", …], env=os.environ | cluster.environment)
+with Cluster(folder) as cluster:
+    subprocess.run(["sbatch", …], env=os.environ | cluster.environment)
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Cluster:
     def queue(self) -> dict[str, str]:
         """Jobs in the queue and their states; each element of an array by itself."""
         lines = self.run("squeue", "-h", "-r", "-o", "%i %T").splitlines()
-        return {job: state for job, state in (line.split() for line in lines)}
+        return {words[0]: words[1] for words in map(str.split, lines)}
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,8 @@ from tools.sweeps.plan import Job
 from tools.sweeps.queue import jobs_in_queue
 from tools.sweeps.signals import only_blocked
 
-ASKED = (signal.SIGTERM, signal.SIGUSR2)  # what asks an attempt to stop; SIGUSR2 is SLURM's "time is nearly up"
+# what asks an attempt to stop; the second is a sweep's own, and what submitit has SLURM send before a job's time is up
+ASKED = (signal.SIGTERM, signal.SIGUSR2)
 DEAF = (*ASKED, signal.SIGHUP)
 OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "LOADEP", "PYTHON", "CALLER_DIR")  # scripts/common.sh
 
@@ -55,7 +56,7 @@ class Execution:
     attempt: dict[str, Any]
     requeue: bool = False
     _child: subprocess.Popen | None = field(default=None, repr=False)
-    _received: int = 0  # the first signal that asked for a stop
+    _received: list[int] = field(default_factory=list)  # signals that asked for a stop
     _asked: bool = False  # whether that was passed on
 
     def __call__(self) -> str:
@@ -70,7 +71,7 @@ class Execution:
         requeued = signal.getsignal(signal.SIGUSR2)  # submitit's: it saves this object and calls `scontrol requeue`
         for number in ASKED:
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C goes to the sweep, which then sends SIGTERM
+        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C goes to the sweep, which then sends SIGUSR2
         held = lock.Lock(self.folder, self.attempt["token"])
         busy = held.acquire(jobs_in_queue)
         if busy is not None:
@@ -80,20 +81,16 @@ class Execution:
             attempt = self._run(held)
         finally:
             held.release()
-        if (
-            attempt.outcome == "interrupted"
-            and self._received == signal.SIGUSR2
-            and self.requeue
-            and callable(requeued)
-        ):
-            requeued(self._received, None)
+        timed_out = attempt.outcome == "interrupted" and self._received[:1] == [signal.SIGUSR2]
+        if timed_out and self.requeue and callable(requeued):
+            requeued(signal.SIGUSR2, None)
         if attempt.outcome != "done":
             raise RunFailed(f"{attempt.outcome}: {attempt.error or 'goes on from where it was saved'}")
         return "done"
 
     def checkpoint(self) -> DelayedSubmission:
         """What SLURM starts again; called by submitit, the run itself is saved already."""
-        self._child, self._received, self._asked = None, 0, False
+        self._child, self._received, self._asked = None, [], False
         return DelayedSubmission(self)
 
     def _run(self, held: lock.Lock) -> record.Attempt:
@@ -123,7 +120,7 @@ class Execution:
         self._log = Path(output.name)
         self._before = self._log.stat().st_size
         if self._received:
-            return -self._received
+            return -self._received[0]
         environment = {key: value for key, value in os.environ.items() if key not in OURS}
         environment |= {key: value for key, value in self.variables.items() if value is not None}
         for key in [key for key, value in self.variables.items() if value is None]:
@@ -149,9 +146,10 @@ class Execution:
                     self._stop(signal.SIGTERM)
 
     def _stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Answer a signal. SLURM's come in numbers and count once; here, a second one is a person in a hurry."""
-        again, self._received = bool(self._received), self._received or number
-        if not (again and lock.slurm_job()):
+        """Answer a signal. All of them mean the same, however many come; only a sweep that asks again is in a hurry."""
+        urgent = number == signal.SIGUSR2 and number in self._received and not lock.slurm_job()
+        self._received.append(number)
+        if urgent or not self._asked:
             self._ask()
 
     def _ask(self) -> None:

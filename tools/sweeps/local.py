@@ -127,7 +127,7 @@ class LocalSweep:
         executor = submitit.AutoExecutor(self.folder, cluster="local")
         executor.update_parameters(timeout_min=FOREVER, name=job.run.protocol)
         task = execution(job, token, "local", variables, requeue=False)
-        with _importable(), only_blocked((signal.SIGINT, signal.SIGHUP)):  # a terminal's signals are ours
+        with at_home(), only_blocked((signal.SIGINT, signal.SIGHUP)):  # a terminal's signals are ours
             handle = executor.submit(task)
         self.running[job.key] = Started(job, token, handle, slot)
         self.tried.add(job.key)
@@ -196,22 +196,18 @@ class LocalSweep:
         if held.owner.token == started.token:
             self._interrupted.add(started.token)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(held.owner.pid, signal.SIGTERM)
+                os.kill(held.owner.pid, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
-def _importable() -> Iterator[None]:
-    """Within the block, processes that are started find this repository's modules."""
-    before = os.environ.get("PYTHONPATH")
-    here = str(Path(__file__).resolve().parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, before]))
+def at_home() -> Iterator[None]:
+    """Within the block, stand in the repository, so that `python -m` finds its modules and no others of their names."""
+    before = os.getcwd()
+    os.chdir(Path(__file__).resolve().parents[2])
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        os.chdir(before)
 
 
 def visible_gpus() -> list[str]:

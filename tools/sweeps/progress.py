@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -43,8 +44,9 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line that stays, above the table if there is one."""
-        self.clear()
-        print(line, file=self.stream, flush=True)
+        with contextlib.suppress(OSError):  # the terminal was closed, or `| head` is through: the runs are worth more
+            self.clear()
+            print(line, file=self.stream, flush=True)
         if self.live:
             self._when = 0.0
 
@@ -60,9 +62,10 @@ class Progress:
             return
         self._when = now
         size = shutil.get_terminal_size()
-        self.clear()
         lines = [line[: size.columns - 1] for line in self._lines(statuses)][-(size.lines - 2) :]
-        print("\n".join(lines), file=self.stream, flush=True)
+        with contextlib.suppress(OSError):
+            self.clear()
+            print("\n".join(lines), file=self.stream, flush=True)
         self._drawn = len(lines)
 
     def clear(self) -> None:

@@ -7,6 +7,7 @@ again knows it. Whether a job still is in the queue, `squeue` says.
 
 from __future__ import annotations
 
+import shlex
 import time
 import uuid
 from collections import defaultdict
@@ -55,7 +56,7 @@ class Resources:
     account: str | None = None
     minutes: int = 240
     gpus: int = 1
-    cpus: int = 4
+    cpus: int = 8
     memory: float | None = None
     parallel: int | None = None
     requeue: bool = True
@@ -167,10 +168,10 @@ class SlurmSweep:
 
     def _submit(self, jobs: list[Job], **more: Any) -> None:
         executor = submitit.AutoExecutor(self.folder, cluster="slurm", slurm_max_num_timeout=TIMEOUTS)
-        tools = Path(__file__).resolve().parents[2]  # the repository, whose modules the job needs to begin
+        home = Path(__file__).resolve().parents[2]  # where `python -m` finds this repository's modules
         executor.update_parameters(
             **self.resources.parameters(f"sweep-{jobs[0].run.protocol}", **more),
-            slurm_setup=[f'export PYTHONPATH="{tools}:${{PYTHONPATH:-}}"'],
+            slurm_setup=[f"cd {shlex.quote(str(home))}"],
         )
         tasks = [execution(job, uuid.uuid4().hex, "slurm", self.variables, self.resources.requeue) for job in jobs]
         try:

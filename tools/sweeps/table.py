@@ -103,4 +103,4 @@ def shorten(text: str, width: int) -> str:
 
 
 def remaining(seconds: float | None) -> str:
-    return "" if seconds is None else f"about {span(seconds)} left"
+    return f"about {span(seconds)} left" if seconds else ""
