@@ -24,7 +24,7 @@ from tools.protocols import DEFAULT_OUTPUT, ROOT
 from tools.sweeps.plan import Job, PlanError, find_plan, read_plan
 from tools.sweeps.plan import __doc__ as PLAN_FORM
 from tools.sweeps.progress import Progress
-from tools.sweeps.queue import Book, queue_states
+from tools.sweeps.queue import Book, SlurmError, queue_states
 from tools.sweeps.state import Reader, Status
 from tools.sweeps.table import failures, remaining, run_table, time_left, totals
 
@@ -74,7 +74,11 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     python = os.environ.get("PYTHON") or sys.executable
     variables: dict[str, str | None] = {"DATA": data, "PYTHON": os.path.abspath(python) if "/" in python else python}
     run = run_local if args.executor == "local" else run_slurm
-    statuses, stopped_by = run(args, jobs, root / output, variables)
+    try:
+        statuses, stopped_by = run(args, jobs, root / output, variables)
+    except SlurmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return conclude(jobs, statuses, stopped_by, args, data)
 
 
@@ -180,7 +184,7 @@ def run_slurm(
     args: argparse.Namespace, jobs: list[Job], output: Path, variables: dict[str, str | None]
 ) -> tuple[dict[Path, Status], int]:
     """Submit what is missing to SLURM and watch it; how the runs stand then, and the signal that ended that or 0."""
-    from tools.sweeps.slurm import Resources, SlurmError, SlurmSweep
+    from tools.sweeps.slurm import Resources, SlurmSweep
 
     resources = Resources(
         partition=args.partition,
@@ -194,13 +198,9 @@ def run_slurm(
         extra=dict(args.slurm),
     )
     variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(args.cpus)  # not all clusters enforce it
-    try:
-        sweep = SlurmSweep(jobs, variables, resources, slurm_folder(output), Progress(jobs, args.jobs or len(jobs)))
-        print(f"   {sweep.submit()} submitted to SLURM; what they print before they begin: {sweep.folder}", flush=True)
-        return (sweep.statuses if args.no_wait else sweep.watch()), sweep.stopped_by
-    except SlurmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return reader_of(output).statuses(jobs), 0
+    sweep = SlurmSweep(jobs, variables, resources, slurm_folder(output), Progress(jobs, args.jobs or len(jobs)))
+    print(f"   {sweep.submit()} submitted to SLURM; what they print before they begin: {sweep.folder}", flush=True)
+    return (sweep.statuses if args.no_wait else sweep.watch()), sweep.stopped_by
 
 
 def conclude(

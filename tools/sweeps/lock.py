@@ -124,7 +124,7 @@ class Lock:
         """Take the lock, or a dead owner's.
 
         Args:
-            queue: asks for the jobs in SLURM's queue; called only if somebody else holds the lock.
+            queue: asks for the jobs in SLURM's queue; called only if one of them holds the lock, since it may be slow.
 
         Returns:
             The living owner, if there is one: then the lock is not taken. `taken_from` has the dead one, if any.
@@ -135,7 +135,8 @@ class Lock:
             held = look(self.path.parent)
             if held is None:
                 continue  # given back in this moment
-            if held.alive(queue()) or not self._replace(held):
+            asked = queue() if held.owner is not None and held.owner.slurm_job else None
+            if held.alive(asked) or not self._replace(held):
                 return look(self.path.parent) or held
             self.taken_from = held
             return None

@@ -14,6 +14,10 @@ from typing import Any
 from tools.sweeps.files import read_json, write_json
 
 
+class SlurmError(RuntimeError):
+    """SLURM refused something, or does not answer; the message is one sentence."""
+
+
 def jobs_in_queue() -> set[str] | None:
     """Ids of this user's jobs that wait or run, elements of arrays by themselves; None if SLURM does not answer."""
     states = queue_states()

@@ -23,7 +23,7 @@ from tools.sweeps import lock, record
 from tools.sweeps.execution import execution
 from tools.sweeps.plan import Job
 from tools.sweeps.progress import Progress
-from tools.sweeps.queue import Book, queue_states
+from tools.sweeps.queue import Book, SlurmError, queue_states
 from tools.sweeps.signals import STOPPING, handling
 from tools.sweeps.state import Reader, Status
 
@@ -33,10 +33,6 @@ LARGEST_ARRAY = 1000  # SLURM's own limit is 1001 unless a cluster has another
 TIMEOUTS = 20  # times that a job may use up its whole time and go on
 SAVING = 120  # seconds before its time is up at which a job is told so
 OPEN = ("pending", "resumable", "failed", "blocked")
-
-
-class SlurmError(RuntimeError):
-    """SLURM refused something; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +175,8 @@ class SlurmSweep:
         except (FailedJobError, FailedSubmissionError) as error:
             reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
             hint = "; without GPUs: --gpus 0" if "gres" in reason.lower() else ""
-            raise SlurmError(f"sbatch refused {len(jobs)} jobs: {reason}{hint}") from None
+            number = f"{len(jobs)} job{'s' * (len(jobs) > 1)}"
+            raise SlurmError(f"sbatch refused {number}: {reason}{hint}") from None
         self.book.write(
             {
                 handle.job_id: {"key": str(job.key), "attempt": task.attempt}
@@ -204,7 +201,11 @@ class SlurmSweep:
                 if time.monotonic() - looked < POLL:
                     continue
                 looked, before = time.monotonic(), self.statuses
-                self.look()
+                try:
+                    self.look()
+                except SlurmError as error:  # a controller that is started again, for example
+                    self.progress.say(f"{error} Asking again.")
+                    continue
                 for job in self.jobs:
                     status = self.statuses[job.key]
                     if status.state != before[job.key].state:

@@ -73,8 +73,14 @@ metrics["finished"] = True
 write()
 resume.unlink(missing_ok=True)
 '''
-MAIN = """import sys; from pathlib import Path; from tools import sweep
-sys.exit(sweep.main(sys.argv[2:], Path(sys.argv[1])))"""
+MAIN = """
+import sys
+from pathlib import Path
+from tools import sweep
+from tools.sweeps import local
+local.TICK, local.AGAIN = 0.02, 0.2
+sys.exit(sweep.main(sys.argv[2:], Path(sys.argv[1])))
+"""
 OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "LOADEP", "PYTHON", "CUDA_VISIBLE_DEVICES")
 
 
@@ -94,7 +100,8 @@ class Copy:
     def sweep(self, *argv: object) -> tuple[int, str]:
         """Run the tool in this process; exit code and output."""
         code = sweep.main([*map(str, argv)], self.root)
-        return code, self.capsys.readouterr().out
+        captured = self.capsys.readouterr()
+        return code, captured.out + captured.err
 
     def start(self, *argv: object, into: int = subprocess.PIPE, **variables: str) -> subprocess.Popen:
         """Start the tool as a terminal does: in a process group of its own."""
