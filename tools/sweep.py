@@ -198,7 +198,7 @@ def run_slurm(
         extra=dict(args.slurm),
     )
     variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(args.cpus)  # not all clusters enforce it
-    sweep = SlurmSweep(jobs, variables, resources, slurm_folder(output), Progress(jobs, args.jobs or len(jobs)))
+    sweep = SlurmSweep(jobs, variables, resources, slurm_folder(output), Progress(jobs, args.jobs))
     print(f"   {sweep.submit()} submitted to SLURM; what they print before they begin: {sweep.folder}", flush=True)
     return (sweep.statuses if args.no_wait else sweep.watch()), sweep.stopped_by
 

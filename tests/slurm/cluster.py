@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
@@ -49,40 +50,48 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
 
+def missing() -> list[str]:
+    """Programs of SLURM and munge that are not installed."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
 def obstacle() -> str:
     """Why SLURM cannot be started here; "" if it can, as far as one knows before trying."""
     if os.name != "posix" or os.geteuid() != 0:
         return "SLURM's daemons are started as root, and this is another user"
-    if all(shutil.which(program) for program in PROGRAMS):
-        return ""
-    if not shutil.which("apt-get"):
-        return f"SLURM is not installed and there is no apt-get to install {' and '.join(PACKAGES)}"
+    if missing() and shutil.which("apt-get") is None:
+        return f"{', '.join(missing())} are not installed, and there is no apt-get to install {' and '.join(PACKAGES)}"
     return ""
 
 
 def install() -> str:
     """Install SLURM from the distribution if it is not there, without starting its services; why not, or ""."""
-    if all(shutil.which(program) for program in PROGRAMS):
+    if not missing():
         return ""
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     ours = not POLICY.exists()
     try:
         if ours:
             POLICY.write_text("#!/bin/sh\nexit 101\n")
             POLICY.chmod(0o755)
-        command = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]
-        for again in (["apt-get", "update"], None):  # lists of packages may be missing, or old
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-            if done.returncode == 0 or again is None:
-                break
-            subprocess.run(again, env=environment, capture_output=True, timeout=300, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"apt-get could not install {' and '.join(PACKAGES)}: {error}"
+        options = ("-y", "--no-install-recommends", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20")
+        reason = _apt_get("install", *options, *PACKAGES)
+        if reason:  # the lists of packages are missing, or old
+            reason = _apt_get("update") or _apt_get("install", *options, *PACKAGES)
     finally:
         if ours:
             POLICY.unlink(missing_ok=True)
-    last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-    return "" if done.returncode == 0 else f"apt-get could not install {' and '.join(PACKAGES)}: {' '.join(last)}"
+    return f"{' and '.join(PACKAGES)} cannot be installed: {reason}" if reason else ""
+
+
+def _apt_get(*arguments: str) -> str:
+    """Run apt-get; the last line of its complaint, or ""."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", *arguments]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return " ".join((done.stderr or done.stdout).strip().splitlines()[-1:]) if done.returncode else ""
 
 
 class Cluster:
@@ -93,7 +102,7 @@ class Cluster:
         cpus: jobs of one CPU that run side by side.
     """
 
-    def __init__(self, folder: Path, cpus: int = 2):
+    def __init__(self, folder: Path, cpus: int = min(2, os.cpu_count() or 1)):
         self.folder = folder
         self.host = socket.gethostname().split(".")[0]
         self.conf = folder / "slurm.conf"
@@ -151,11 +160,11 @@ class Cluster:
                 subprocess.Popen(command, env=os.environ | self.environment, stdout=out, stderr=subprocess.STDOUT)
             )
 
-    def _wait(self, ready: object, otherwise: str, seconds: float = 30) -> None:
+    def _wait(self, ready: Callable[[], bool], otherwise: str, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
-                if ready():  # type: ignore[operator]
+                if ready():
                     return
             if any(daemon.poll() is not None for daemon in self.daemons):
                 break

@@ -87,11 +87,16 @@ def measured(folder: Path) -> object:
     return without(json.loads((folder / "metrics.json").read_text()))
 
 
-def interrupt(cluster: Cluster, folder: Path, *command: str) -> None:
-    """Interrupt a training after its first epoch, and let it start again without the two minutes that SLURM waits."""
+def interrupt(cluster: Cluster, folder: Path, *command: str) -> str:
+    """Interrupt a training after its first epoch; the id of its job."""
     until((folder / record.SAVED).exists, f"the first epoch in {folder}")
     job = lock.look(folder).owner.slurm_job
     cluster.run(*command, job)
+    return job
+
+
+def start_again(cluster: Cluster, job: str) -> None:
+    """Let a requeued job start again without the two minutes that SLURM waits."""
     until(lambda: cluster.queue()[job] == "PENDING", f"job {job} to be back in the queue")
     cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
@@ -104,8 +109,12 @@ def test_slurm_gives_what_the_local_executor_gives(cluster, tmp_path):
     flags = (plan, "--data", data, "--output", there, "--executor", "slurm", "--gpus", 0, "--cpus", 1, "--time", 10)
     watching = start(*flags, **cluster.environment)
     try:
-        interrupt(cluster, there / TRAINED / "seed1", "scontrol", "requeue")  # as preemption does
-        interrupt(cluster, there / TRAINED / "seed2", "scancel", "--signal=USR2")  # as the end of its time does
+        jobs = [
+            interrupt(cluster, there / TRAINED / "seed1", "scontrol", "requeue"),  # as preemption does
+            interrupt(cluster, there / TRAINED / "seed2", "scancel", "--signal=USR2"),  # as the end of its time does
+        ]
+        for job in jobs:
+            start_again(cluster, job)
         code, output = sweep(plan, "--data", data, "--output", here, "--jobs", 2)
         assert code == 0, output
         output = watching.communicate(timeout=300)[0]

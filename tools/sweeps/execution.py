@@ -58,6 +58,8 @@ class Execution:
     _child: subprocess.Popen | None = field(default=None, repr=False)
     _received: list[int] = field(default_factory=list)  # signals that asked for a stop
     _asked: bool = False  # whether that was passed on
+    _log: Path | None = None  # what the run prints, …
+    _before: int = 0  # … and how long it was before
 
     def __call__(self) -> str:
         """Run the job's script to its end.
@@ -97,10 +99,11 @@ class Execution:
         about = {"slurm_job": lock.slurm_job(), "host": platform.node(), "pid": os.getpid(), "started": now()}
         attempt = self.attempt | about
         record.write_attempt(self.folder, record.Attempt(**attempt))
-        log = self.folder / record.LOG
+        self._log = log = self.folder / record.LOG
         with log.open("w", encoding="utf-8") as output:
             if held.taken_from is not None:
                 print(f"== lock taken over from {held.taken_from}", file=output, flush=True)
+            self._before = log.stat().st_size
             code = self._run_script(held, output)
         finished = state_of(self.folder) == "finished"
         if code == 0 and finished:
@@ -117,8 +120,6 @@ class Execution:
 
     def _run_script(self, held: lock.Lock, output: IO[str]) -> int:
         """Exit code of the script; it is started at all only if nothing asked for a stop before."""
-        self._log = Path(output.name)
-        self._before = self._log.stat().st_size
         if self._received:
             return -self._received[0]
         environment = {key: value for key, value in os.environ.items() if key not in OURS}
@@ -154,7 +155,7 @@ class Execution:
 
     def _ask(self) -> None:
         """Pass a stop on to the run."""
-        if self._child is None or self._child.poll() is not None:
+        if self._child is None or self._log is None or self._child.poll() is not None:
             return
         self._asked = True
         # as long as nothing is printed, bash has not handed over, and it would go on after a SIGINT

@@ -146,16 +146,15 @@ class LocalSweep:
                 self._interrupt(started)
 
     def _conclude(self, started: Started) -> None:
-        job, attempt = started.job, record.read_attempt(started.job.folder)
+        """Take note of a job whose process is over."""
+        job, attempt, status = started.job, record.read_attempt(started.job.folder), self._refresh(started.job)
+        returned = started.handle.paths.result_pickle.exists() and started.handle.exception() is None
         if attempt is not None and attempt.token == started.token and attempt.outcome:
-            self.progress.tell(job, self._refresh(job).state, self.statuses[job.key].note)
-        elif started.handle.paths.result_pickle.exists() and started.handle.exception() is None:
-            self.tried.discard(job.key)  # it returned at once: somebody else was faster
-            self._refresh(job)
-            self.progress.tell(
-                job, "left alone", f"run by {lock.look(job.folder) or 'somebody who is through with it'}"
-            )
-        elif started.token not in self._interrupted:
+            self.progress.tell(job, status.state, status.note)
+        elif returned or status.state == "running":  # somebody else was faster, or only the run itself is left
+            self.tried.discard(job.key)
+            self.progress.tell(job, "left alone", f"run by {lock.look(job.folder) or 'somebody else, who is through'}")
+        elif not self.stopped_by:
             about = {"token": started.token, "command": job.run.shell_line(), "executor": "local"}
             record.note_silent_end(job.folder, about, started.handle.paths.stderr)
             self.progress.tell(job, self._refresh(job).state, self.statuses[job.key].note)

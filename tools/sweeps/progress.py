@@ -25,11 +25,11 @@ class Progress:
 
     Args:
         jobs: of the plan.
-        side_by_side: runs at a time, for the time that is left.
+        side_by_side: runs at a time, for the time that is left; None: as many as run at the moment.
         stream: where to write; a terminal gets a table.
     """
 
-    def __init__(self, jobs: Sequence[Job], side_by_side: int, stream: TextIO | None = None):
+    def __init__(self, jobs: Sequence[Job], side_by_side: int | None, stream: TextIO | None = None):
         self.jobs, self.side_by_side = list(jobs), side_by_side
         self.stream = sys.stdout if stream is None else stream
         self.live = self.stream.isatty()
@@ -80,5 +80,6 @@ class Progress:
         return ["", *group_table(self.jobs, statuses), "", *lines, self._totals(statuses)]
 
     def _totals(self, statuses: Mapping[Path, Status]) -> str:
-        parts = [totals(statuses), remaining(time_left(self.jobs, statuses, self.side_by_side))]
+        running = sum(status.state == "running" for status in statuses.values())
+        parts = [totals(statuses), remaining(time_left(self.jobs, statuses, self.side_by_side or running))]
         return "; ".join(filter(None, [*parts, f"{span(time.monotonic() - self._begin)} so far"]))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tools.sweeps.files import now, read_json, write_json
 
@@ -79,7 +80,7 @@ def failure(folder: Path) -> Attempt | None:
     return None if any(moment > ended + NEWER for moment in touched) else attempt
 
 
-def note_silent_end(folder: Path, attempt: Mapping[str, str], log: Path) -> None:
+def note_silent_end(folder: Path, attempt: Mapping[str, Any], log: Path) -> None:
     """Record that an attempt ended without a word of its own, such as a process that could not start.
 
     Args:
@@ -87,8 +88,7 @@ def note_silent_end(folder: Path, attempt: Mapping[str, str], log: Path) -> None
         log: what its executor caught.
     """
     error = last_error(log) or "its process ended without a word"
-    ended = {"ended": now(), "outcome": "failed", "error": error}
-    write_attempt(folder, Attempt(**{**attempt, **ended}))
+    write_attempt(folder, Attempt(**attempt, ended=now(), outcome="failed", error=error))
 
 
 def last_error(log: Path) -> str:

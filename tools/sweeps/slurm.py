@@ -98,7 +98,8 @@ class SlurmSweep:
         self.by_key = {str(job.key): job for job in self.jobs}
         self.submitted: set[Path] = set()  # by this sweep: a job is tried once
         self.stopped_by = 0
-        self.reader, self.statuses = Reader(), {}
+        self.reader = Reader()
+        self.statuses: dict[Path, Status] = {}
         self.look()
 
     # ---- looking ------------------------------------------------------------------------------------------------
@@ -122,11 +123,11 @@ class SlurmSweep:
         self.statuses = self.reader.statuses(self.jobs, self.statuses)
 
     def _note_end(self, slurm_id: str, entry: dict[str, Any]) -> None:
-        """A job that left the queue without a record of its own has failed, unless it never began."""
+        """A job that left the queue without noting its end was killed, or could not begin; or it was never started."""
         job, log = self.by_key[entry["key"]], JobPaths(self.folder, slurm_id).stderr
         attempt = record.read_attempt(job.folder)
-        ours = attempt is not None and attempt.token == entry["attempt"]["token"]
-        if not ours and record.last_error(log):
+        noted = attempt is not None and attempt.token == entry["attempt"]["token"] and attempt.outcome
+        if not noted and record.last_error(log):
             record.note_silent_end(job.folder, entry["attempt"] | {"slurm_job": slurm_id}, log)
 
     # ---- submitting ---------------------------------------------------------------------------------------------

@@ -14,22 +14,21 @@ from tools.sweeps.files import span
 from tools.sweeps.plan import Job
 from tools.sweeps.state import STATES, Status
 
-HEADERS = ("State", "Protocol", "Method", "Data set", "Shots", "Seed", "Config", "Variant", "")
+HEADERS = ("State", "Protocol", "Method", "Data set", "Shots", "Seed", "Config")
 WIDEST = 100  # characters of a note in the table
 
 
 def run_table(jobs: Iterable[Job], statuses: Mapping[Path, Status]) -> str:
     """One line a run."""
+    jobs = list(jobs)
+    variants = any(job.variant for job in jobs)
     rows = []
     for job in jobs:
         run, status = job.run, statuses[job.key]
         shots = "" if run.protocol == "zeroshot" else run.shots
-        cells = [status.state, run.protocol, run.method, run.dataset, shots, run.seed, run.config, job.variant]
-        rows.append([*cells, shorten(status.note, WIDEST)])
-    if not any(job.variant for job in jobs):
-        rows, headers = [[*row[:-2], row[-1]] for row in rows], (*HEADERS[:-2], HEADERS[-1])
-    else:
-        headers = HEADERS
+        cells = [status.state, run.protocol, run.method, run.dataset, shots, run.seed, run.config]
+        rows.append([*cells, *([job.variant] if variants else []), shorten(status.note, WIDEST)])
+    headers = [*HEADERS, *(["Variant"] if variants else []), ""]
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
 
 

@@ -198,6 +198,18 @@ def test_a_dead_owners_lock_is_taken_over_and_said_so(copy, base2new):
     assert (folder / record.LOG).read_text().startswith(f"== lock taken over from process {os.getpid()} on ")
 
 
+def test_a_run_that_outlives_its_process_is_waited_for(copy, base2new):
+    """Somebody killed the process between the sweep and the run, which goes on and holds the lock by itself."""
+    process = copy.start(copy.plan(base2new), SLOW="train_base", EPOCH="0.4")
+    copy.until((copy.output / TRAIN / "seed1" / record.SAVED).exists)
+    os.kill(lock.look(copy.output / TRAIN / "seed1").owner.pid, signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert "left alone  base2new_train coop shapes 16 shots seed 1: run by process " in output
+    assert copy.folders() == [f"{TRAIN}/seed1", f"{TEST}/seed1"]
+    assert output.endswith("\n2 runs: 2 done\n")
+
+
 def test_a_living_owner_is_waited_for(copy, base2new):
     folder = copy.output / TRAIN / "seed1"
     held = lock.Lock(folder, "theirs")

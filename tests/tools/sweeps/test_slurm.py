@@ -101,12 +101,26 @@ def test_what_is_in_the_queue_is_not_submitted_again(copy, base2new, slurm):
 def test_a_job_that_ended_without_a_record(copy, base2new, slurm):
     plan = copy.plan(base2new)
     copy.sweep(plan, *FLAGS)
-    (copy.output / ".sweep/slurm/11_0_log.err").write_text("srun: error\nModuleNotFoundError: No module named 'yaml'\n")
+    (copy.output / ".sweep/slurm/11_0_log.err").write_text(
+        "srun: some text\nModuleNotFoundError: No module named 'yaml'\n"
+    )
     _, output = copy.sweep(plan, *FLAGS)  # what failed is tried again
     assert "queued      base2new_train" in output
     told = record.read_attempt(copy.root / TRAIN / "seed1")
     assert (told.outcome, told.slurm_job, told.executor) == ("failed", "11", "slurm")
     assert told.error == "ModuleNotFoundError: No module named 'yaml'"
+
+
+def test_a_job_that_was_killed(copy, base2new, slurm):
+    plan = copy.plan(base2new)
+    copy.sweep(plan, *FLAGS)
+    job = read_plan(plan, "output", copy.root)[0]
+    token = Book(copy.output / ".sweep/slurm").read()["11"]["attempt"]["token"]
+    record.write_attempt(job.folder, record.Attempt(token, "bash …", "slurm", started=record.now()))
+    killed = "slurmstepd: error: *** JOB 11 ON node7 CANCELLED AT 2030-01-01T00:00:00 DUE TO TIME LIMIT ***"
+    (copy.output / ".sweep/slurm/11_0_log.err").write_text(f"{killed}\n")
+    copy.sweep(plan, *FLAGS)
+    assert (record.read_attempt(job.folder).outcome, record.read_attempt(job.folder).error) == ("failed", killed)
 
 
 def test_watching(copy, base2new, slurm, monkeypatch):
