@@ -17,7 +17,7 @@ from tools.run_reader import RunProblem, load_metrics, read_run
 
 FREE_KEYS = {  # may change without making another run, as in dassl.engine.resume
     *("OUTPUT_DIR", "RESUME", "DEVICE", "USE_CUDA", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"),
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS", "INPUT.ON_ERROR"),
 }
 _ABSENT = object()
 
@@ -27,10 +27,14 @@ class OtherConfig(ValueError):
 
 
 def state_of(folder: Path) -> str:
-    """`finished`, `unfinished` or `absent`. A damaged metrics.json is an unfinished run: running again mends it."""
+    """`finished`, `unfinished` or `absent`. A damaged metrics.json is an unfinished run: running again mends it.
+
+    What a sweep notes beside a run (job.json, job.lock, …) is no beginning of the run itself.
+    """
     path = folder / "metrics.json"
     if not path.is_file():
-        return "unfinished" if folder.is_dir() and any(folder.iterdir()) else "absent"
+        begun = folder.is_dir() and any(not entry.name.startswith("job.") for entry in folder.iterdir())
+        return "unfinished" if begun else "absent"
     try:
         return "finished" if load_metrics(path).get("finished") is True else "unfinished"
     except RunProblem:
