@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from submitit.helpers import DelayedSubmission
 
-from tools.run_reader import state_of
+from tools.run_state import state_of
 from tools.sweeps import lock, record
 from tools.sweeps.files import now
 from tools.sweeps.plan import Job

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.run_reader import RunProblem, load_metrics, read_run, trained_epoch
-from tools.run_state import OtherConfig, current_state, settings_of
+from tools.run_reader import RunProblem, load_metrics, read_run
+from tools.run_state import OtherConfig, current_state, settings_of, trained_epoch
 from tools.sweeps import lock, record
 from tools.sweeps.plan import Job
 

@@ -132,8 +132,9 @@ def copy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     root = tmp_path / "a repository"  # a space in the path must not matter
     shutil.copytree(ROOT / "scripts", root / "scripts")
     (root / "tools").mkdir()
-    for name in ("__init__", "protocols", "run_protocol", "run_reader", "run_state"):
-        shutil.copy(ROOT / "tools" / f"{name}.py", root / "tools")
+    for pattern in ("__init__.py", "protocols.py", "run_*.py"):
+        for path in (ROOT / "tools").glob(pattern):
+            shutil.copy(path, root / "tools")
     (root / "train.py").write_text(TRAIN_PY)
     for name in CONFIGS:
         path = root / "configs" / f"{name}.yaml"
