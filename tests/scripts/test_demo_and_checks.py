@@ -37,6 +37,27 @@ def demo(copy):
     return copy
 
 
+def test_reproduce_shapes(demo, tmp_path):
+    """Pictures, then the sweep, then the tables of what is there, with the sweep's exit code."""
+    for name in ("sweep", "results"):
+        stub = f"import os, sys\nprint('{name}', *sys.argv[1:])\nsys.exit(int(os.environ.get('FAKE_{name}', 0)))\n"
+        (demo.root / "tools" / f"{name}.py").write_text(stub)
+    done = demo.run("scripts/reproduce_shapes.sh", DATA=str(tmp_path / "data"), JOBS="2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"rendered --root {tmp_path}/data",
+        f"sweep shapes_all --data {tmp_path}/data --output output --jobs 2",
+        "results output --table all --save output/report --figures output/report",
+        "",
+        "Tables and figures: output/report",
+    ]
+    failed = demo.run("scripts/reproduce_shapes.sh", FAKE_sweep="1")
+    assert (failed.returncode, "results output" in failed.stdout) == (1, True)
+    stopped = demo.run("scripts/reproduce_shapes.sh", FAKE_sweep="130")
+    assert (stopped.returncode, "results output" in stopped.stdout) == (130, False)
+    assert "All protocols in miniature" in demo.run("scripts/reproduce_shapes.sh", "--help").stdout
+
+
 def test_demo(demo):
     done = demo.run("scripts/demo.sh", SEEDS="1 2", TRAINER="Other", CFG="other")
     assert done.returncode == 0, done.stderr

@@ -184,7 +184,8 @@ COUNTS = {  # plan -> (runs, trainings), counted by hand from the tables
     "paper_table2": (2 * 11 * 5 * 3, 2 * 11 * 5 * 3),
     "paper_table3": (2 * 3 * (1 + 4) + 5, 2 * 3),
     "ablations": (13 * 3 * 2, 13 * 3),
-    "shapes_all": (2 + 2 * 3 * 2 + 2 * 3 * 5 + 2 * 3 * 4 + 5, 2 * 3 * (1 + 5)),
+    "cross_dataset": (2 * 3 * (1 + 10) + 10, 2 * 3),
+    "shapes_all": (2 + 2 * 3 * 2 + 2 * 3 * 3 + 2 * 3 * 4 + 5, 2 * 3 * (1 + 3)),
 }
 
 
