@@ -35,6 +35,7 @@ from tools.ablation_render import Result, draw, foot, render_csv, render_text
 from tools.ablation_tables import TABLES, Row, Table
 from tools.run_reader import RunProblem, load_metrics, read_run
 from tools.run_state import OtherConfig, current_state, result_line, state_of, trained_epoch
+from tools.sweep import at_least_one
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ROOT / "train.py"
@@ -132,13 +133,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shots", type=int, default=16, help="training images a class (default: 16)")
     add("--jobs", type=at_least_one, default=1, help="runs side by side, which share the cores (default: 1)")
     return parser
-
-
-def at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 def split_arguments(rest: Sequence[str]) -> tuple[list[int], list[str]]:
