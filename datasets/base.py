@@ -171,7 +171,8 @@ class SplitDataset(DatasetBase):
             split = Split(split.test, [], split.test)
         elif cfg.DATASET.NUM_SHOTS > 0:
             folder = self.samples_folder()
-            split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, name, folder, self.small_classes)
+            shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
+            split = few_shot(split, self.split_digest, shots, seed, name, folder, self.small_classes)
             self.sample_digest = sample_digest(split.train)
         if cfg.DATASET.get("VAL_IS_TEST", False):
             if split.val:

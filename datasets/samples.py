@@ -20,10 +20,13 @@ SCHEMA = 1
 FOLDER = "split_fewshot"
 
 
-def few_shot(split: Split, shots: int, seed: int, name: str, folder: Path, take_whole: bool = False) -> Split:
+def few_shot(
+    split: Split, digest: str, shots: int, seed: int, name: str, folder: Path, take_whole: bool = False
+) -> Split:
     """The few-shot sample of a split, from its file if there is a valid one, else drawn and written.
 
     Args:
+        digest: the split's; handed over, since it takes seconds for a million pictures.
         seed: of the run; a negative one asks for no reproducibility, so nothing is kept.
         folder: where samples are kept; one that can't be written is done without.
         shots, name, take_whole: as in `sample_few_shot`.
@@ -34,7 +37,7 @@ def few_shot(split: Split, shots: int, seed: int, name: str, folder: Path, take_
     if shots < 1 or seed < 0:
         return sample_few_shot(split, shots, sample_generator(seed), name, take_whole)
     path = folder / f"shot_{shots}-seed_{seed}.json"
-    facts = {"schema": SCHEMA, "dataset": name, "shots": shots, "seed": seed, "split_digest": split.digest}
+    facts = {"schema": SCHEMA, "dataset": name, "shots": shots, "seed": seed, "split_digest": digest}
     kept = _read(path, facts, split, shots) if path.is_file() else None
     if kept is not None:
         return kept
