@@ -31,6 +31,7 @@ class TextTower:
 
     def __init__(self, clip_model: CLIP):
         self.clip = clip_model
+        self.chunk: int | None = None  # of calls that name none
 
     @property
     def width(self) -> int:
@@ -87,8 +88,8 @@ class TextTower:
                 None keeps the words.
             deep: block number (1 or more) -> [M, W] or [C, M, W], rows that replace the slots before that block.
             share_prefix: compute rows that all classes share once; the result is the same.
-            chunk: classes, or image-class pairs, in one pass, recomputed in the backward pass to save memory; None
-                for all at once.
+            chunk: classes, or image-class pairs, in one pass, recomputed in the backward pass to save memory; 0 for
+                all at once, None for the tower's own `chunk`.
 
         Returns:
             [C, E], or [B, C, E] for image-specific contexts.
@@ -97,8 +98,10 @@ class TextTower:
             ValueError: `ctx`, `deep` or `chunk` do not fit the batch or the tower.
         """
         prompted = _Prompted(self.clip, batch, self._check_ctx(batch, ctx), self._check_deep(batch, deep))
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be a positive number of classes or None, got {chunk}.")
+        chunk = self.chunk if chunk is None else chunk
+        if chunk is not None and chunk < 0:
+            raise ValueError(f"chunk must be a number of classes, or 0 for all at once, got {chunk}.")
+        chunk = chunk or None
         p = prompted.shareable if share_prefix and len(batch) > 1 else 0
         p = p if p >= MIN_SHARED_ROWS else 0
         pasts = prompted.prefix(p) if p else None

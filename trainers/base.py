@@ -21,9 +21,12 @@ from datasets.templates import template_of
 from trainers.method import Method
 
 
-def declare_precision(node: CN) -> None:
-    """Add the key that every method has."""
+def declare_compute(node: CN) -> None:
+    """Add the keys that every method has."""
     node.PREC = "fp32"  # "fp32" | "amp" | "bf16" | "fp16"; trained tensors and losses are fp32 in all of them
+    # Classes, or image-class pairs, in one pass through the text tower; 0: all at once. Fewer need less memory, but
+    # training computes each pass again on the way back.
+    node.TEXT_CHUNK = 0
 
 
 class MethodTrainer(TrainerX):
@@ -48,13 +51,19 @@ class MethodTrainer(TrainerX):
         raise NotImplementedError
 
     def check_cfg(self, cfg: CN) -> None:
-        Precision(cfg.TRAINER[self.node].PREC, self.select_device(cfg))
+        node = cfg.TRAINER[self.node]
+        Precision(node.PREC, self.select_device(cfg))
+        if node.TEXT_CHUNK < 0:
+            raise ValueError(
+                f"TRAINER.{self.node}.TEXT_CHUNK must be a number of classes, or 0 for all, got {node.TEXT_CHUNK}."
+            )
 
     def build_model(self) -> None:
         cfg = self.cfg
         self.precision = Precision(cfg.TRAINER[self.node].PREC, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         self.backbone = load_backbone(cfg.MODEL.BACKBONE.NAME, dtype=self.precision.weight_dtype, device=self.device)
+        self.backbone.text.chunk = cfg.TRAINER[self.node].TEXT_CHUNK or None
         space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME, template_of(cfg))
         self.method = self.make_method(cfg, self.backbone, space).to(self.device)
         if cfg.MODEL.INIT_WEIGHTS:

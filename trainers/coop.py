@@ -8,7 +8,7 @@ from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, TextBatch
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import MethodTrainer, declare_precision
+from trainers.base import MethodTrainer, declare_compute
 from trainers.method import Method
 
 POSITIONS = ("end", "middle", "front")
@@ -74,7 +74,7 @@ class CoOp(MethodTrainer):
         node.CSC = False  # one context per class
         node.CTX_INIT = ""  # initial words; their number replaces N_CTX
         node.CLASS_TOKEN_POSITION = "end"  # "end" | "middle" | "front"
-        declare_precision(node)
+        declare_compute(node)
 
     @classmethod
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:

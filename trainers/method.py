@@ -106,6 +106,10 @@ class Method(nn.Module):
         """Unit text features [C, d] in fp32."""
         return F.normalize(self.raw_text(space or self.space).float(), dim=-1)
 
+    def text_for(self, vision: VisionOut, space: LabelSpace | None = None) -> Tensor:
+        """Unit text features for these images, with gradient: [C, d], or [B, C, d] if `text_depends_on_image`."""
+        return self.text(space) if self.text_trains else self.class_vectors(space)
+
     def image(
         self, images: Tensor, want: Set[str] = frozenset(), prune: Mapping[int, float] | None = None
     ) -> VisionOut:
@@ -163,7 +167,7 @@ class Method(nn.Module):
         Args:
             images: [B, 3, H, W].
             vision: what `image` gave for them.
-            text: what `text` gave, [C, d].
+            text: what `text_for` gave, [C, d] or [B, C, d].
         """
         return {}, {}
 
@@ -171,10 +175,15 @@ class Method(nn.Module):
         """Called after epoch number `epoch` of `n_epochs`, counted from 1, before the epoch is saved."""
 
     def logits(self, vision: VisionOut, text: Tensor) -> Tensor:
-        """Scaled cosines [B, C] in fp32 (Eq. (2) before the softmax): s · cos(v, T_c)."""
+        """Scaled cosines [B, C] in fp32 (Eq. (2) before the softmax): s · cos(v, T_c).
+
+        Args:
+            text: unit features, [C, d] or [B, C, d].
+        """
         with torch.autocast(text.device.type, enabled=False):
             v = F.normalize(vision.pooled.float(), dim=-1)  # [B, d]
-            return self.backbone.logit_scale.exp() * v @ text.t()
+            cosine = v @ text.t() if text.dim() == 2 else torch.einsum("bd,bcd->bc", v, text)
+            return self.backbone.logit_scale.exp() * cosine
 
     def losses(self, images: Tensor, label: Tensor) -> StepOutput:
         """One training step's forward pass.
@@ -183,7 +192,8 @@ class Method(nn.Module):
             images: [B, 3, H, W], normalised.
             label: [B], indices into the method's label space.
         """
-        vision, text = self.image(images), self.text()
+        vision = self.image(images)
+        text = self.text_for(vision)
         logits = self.logits(vision, text)
         terms, weights = self.penalties(images, vision, text)
         weights = {"ce": self.classification_weight, **weights}
@@ -191,10 +201,18 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def class_vectors(self, space: LabelSpace | None = None) -> Tensor:
-        """`text` for inference, computed once per label space and parameter state."""
+        """`text` for inference, computed once per label space and parameter state.
+
+        Raises:
+            ValueError: the text depends on the image, so there are none.
+        """
+        if self.text_depends_on_image:
+            raise ValueError(f"{type(self).__name__} has no class vectors: its text features depend on the image.")
         parameters = list(self.trainables().values()) if self.text_trains else []
         return self._class_vectors.get(space or self.space, parameters, self.text)
 
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
         """Inference: logits [B, C] over the classes of `space` (default: the method's own)."""
-        return self.logits(self.image(images), self.class_vectors(space))
+        vision = self.image(images)
+        text = self.text_for(vision, space) if self.text_depends_on_image else self.class_vectors(space)
+        return self.logits(vision, text)

@@ -12,7 +12,7 @@ from yacs.config import CfgNode as CN
 from clip.backbone import Backbone, LabelSpace
 from dassl.engine import TRAINER_REGISTRY
 from datasets.templates import IMAGENET_TEMPLATES_SELECT, dataset_template, template_of
-from trainers.base import MethodTrainer, declare_precision
+from trainers.base import MethodTrainer, declare_compute
 from trainers.method import Method
 
 
@@ -61,7 +61,7 @@ class ZeroshotCLIP(MethodTrainer):
     def extend_cfg(cls, cfg: CN) -> None:
         node = cfg.TRAINER.ZEROSHOTCLIP = CN()
         node.TEMPLATE = ""  # a template with one {}; "" takes the data set's own
-        declare_precision(node)
+        declare_compute(node)
 
     @staticmethod
     def templates(cfg: CN) -> list[str]:

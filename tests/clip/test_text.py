@@ -219,7 +219,7 @@ def test_groups_by_length_cost_least():
             {"deep": {1: (2, 128)}},
             r"The deep text prompt before block 1 must be \[M, W\] = .* got \[2, 128\]\.",
         ),
-        ({"chunk": 0}, r"chunk must be a positive number of classes or None, got 0\."),
+        ({"chunk": -1}, r"chunk must be a number of classes, or 0 for all at once, got -1\."),
     ],
 )
 def test_errors_of_a_call(backbone, batch, randn, change, message):

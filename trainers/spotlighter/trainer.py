@@ -12,7 +12,7 @@ from yacs.config import CfgNode as CN
 from clip.backbone import Backbone, LabelSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.record import plain
-from trainers.base import MethodTrainer, declare_precision
+from trainers.base import MethodTrainer, declare_compute
 from trainers.method import Method
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
 from trainers.spotlighter.initialise import fill_bank
@@ -20,7 +20,8 @@ from trainers.spotlighter.method import SpotlighterMethod
 from trainers.spotlighter.release import ReleaseHead
 
 PRESETS = ("paper", "release")
-SHARED_KEYS = ("PRESET", "HOST", "PREC", "ALPHA", "MOMENTUM")  # keys of TRAINER.SPOTLIGHTER that both presets read
+# keys of TRAINER.SPOTLIGHTER that both presets read
+SHARED_KEYS = ("PRESET", "HOST", "PREC", "TEXT_CHUNK", "ALPHA", "MOMENTUM")
 
 
 @TRAINER_REGISTRY.register()
@@ -47,7 +48,7 @@ class Spotlighter(MethodTrainer):
         release.DISTILL = 20.0  # weight of both L1 terms
         release.MIX_TRAIN = 0.05  # share of the representative image feature in training
         release.MIX_TEST = 0.1  # and in inference
-        declare_precision(node)
+        declare_compute(node)
 
     @classmethod
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
@@ -73,11 +74,13 @@ class Spotlighter(MethodTrainer):
         if node.BANK_INIT not in ("kmeans", "random"):
             raise ValueError(f"TRAINER.SPOTLIGHTER.BANK_INIT must be kmeans or random, got '{node.BANK_INIT}'.")
         refuse_ignored_keys(node)
-        host = host_trainer(node.HOST).node
-        if "PREC" in cfg.TRAINER[host] and cfg.TRAINER[host].PREC != "fp32":
-            raise ValueError(
-                f"TRAINER.{host}.PREC is not read under Spotlighter; set TRAINER.SPOTLIGHTER.PREC instead."
-            )
+        host, default = host_trainer(node.HOST), CN({"TRAINER": CN()})
+        host.extend_cfg(default)
+        for key in ("PREC", "TEXT_CHUNK"):
+            if cfg.TRAINER[host.node][key] != default.TRAINER.get(host.node, cfg.TRAINER[host.node])[key]:
+                raise ValueError(
+                    f"TRAINER.{host.node}.{key} is not read under Spotlighter; set TRAINER.SPOTLIGHTER.{key} instead."
+                )
 
     def build_model(self) -> None:
         self._bank_names: tuple[str, ...] | None = None  # those of the checkpoint that the bank comes from
