@@ -27,7 +27,7 @@ from torch import nn
 
 from clip.layers import ResidualAttentionBlock
 from dassl.utils import read_json
-from tools.check_golden import draw
+from tools.golden_inputs import draw
 from trainers.method import StepOutput
 from trainers.spotlighter.interface import HeadInput
 from trainers.spotlighter.release import ReleaseHead

@@ -45,6 +45,7 @@ class MaPLeMethod(PromptedMethod):
         inject: str = "pre_ln",
     ):
         super().__init__(backbone, space, text_prompts, None)
+        self.image_trains = True
         if coupling_init not in COUPLING_INITS:
             raise ValueError(f"COUPLING_INIT must be one of {', '.join(COUPLING_INITS)}, got '{coupling_init}'.")
         depth, n_blocks = len(text_prompts.layers()), backbone.vision.n_blocks

@@ -71,6 +71,7 @@ class Method(nn.Module):
 
     text_depends_on_image = False  # True: `text` can't be computed once per label space (CoCoOp)
     text_trains = True  # False: no gradient reaches `text`, so that training computes it once per label space, too
+    image_trains = False  # True: `image` is not frozen CLIP's
     classification_weight = 1.0  # of the cross-entropy in the method's loss
 
     def __init__(self, backbone: Backbone, space: LabelSpace):
@@ -130,8 +131,8 @@ class Method(nn.Module):
         return self._frozen_text[space]
 
     def frozen_image(self, images: Tensor, vision: VisionOut) -> Tensor:
-        """Raw image features [B, d] of frozen CLIP; a second pass only where `vision`, from `image`, is trained."""
-        if not vision.pooled.requires_grad:
+        """Raw image features [B, d] of frozen CLIP; a second pass only where `vision`, from `image`, is not."""
+        if not self.image_trains:
             return vision.pooled
         with torch.no_grad():
             return self.backbone.vision(images).pooled

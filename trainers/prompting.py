@@ -110,7 +110,7 @@ class PromptedMethod(Method):
     ):
         super().__init__(backbone, space)
         self.text_prompts, self.image_prompts = text_prompts, image_prompts
-        self.text_trains = text_prompts is not None
+        self.text_trains, self.image_trains = text_prompts is not None, image_prompts is not None
         self.words = words
 
     def prepare(self, space: LabelSpace) -> TextBatch:

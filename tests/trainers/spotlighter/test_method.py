@@ -34,6 +34,7 @@ class Recorder(nn.Module):
 class Prompted(CoOpMethod):
     """A host with two visual prompt rows, as MaPLe has them."""
 
+    image_trains = True
     classification_weight = 4.0
 
     def __init__(self, *args):
