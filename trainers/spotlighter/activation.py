@@ -1,7 +1,7 @@
 """Which visual tokens of an image are activated: sample-wise and semantic-wise scores (§3.2, Eq. (3)).
 
-Pure functions; all features are unit vectors. Axes: B images, C classes, N patches, K prototypes a class, k activated
-tokens, d joint width.
+Pure functions; all features are unit vectors. T is [C, d], or [B, C, d] on a host whose text depends on the image.
+Axes: B images, C classes, N patches, K prototypes a class, k activated tokens, d joint width.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ def mean_text(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 
     Args:
         image: v [B, d].
-        text: T [C, d].
+        text: T [C, d] or [B, C, d].
         scale: s, 0-d.
     """
-    posterior = (scale * image @ text.t()).softmax(dim=1)  # [B, C]
-    return F.normalize(posterior @ text, dim=1)
+    posterior = (scale * cosines(image, text)).softmax(dim=1)  # [B, C]
+    mixed = posterior @ text if text.dim() == 2 else torch.einsum("bc,bcd->bd", posterior, text)
+    return F.normalize(mixed, dim=1)
+
+
+def cosines(image: Tensor, text: Tensor) -> Tensor:
+    """cos(v, T_c) [B, C] of unit v [B, d] and T, [C, d] or [B, C, d]."""
+    return image @ text.t() if text.dim() == 2 else torch.einsum("bd,bcd->bc", image, text)
 
 
 def sample_scores(patches: Tensor, mean_text: Tensor) -> Tensor:
@@ -38,8 +44,8 @@ def sample_scores(patches: Tensor, mean_text: Tensor) -> Tensor:
 def max_scores(patches: Tensor, text: Tensor, chunk: int = 64) -> Tensor:
     """The alternative to `sample_scores`: max_c cos(P, T_c), [B, N], `chunk` classes at a time."""
     best = patches.new_full(patches.shape[:2], -torch.inf)
-    for part in text.split(chunk):
-        best = torch.maximum(best, (patches @ part.t()).amax(dim=2))  # [B, N, chunk] -> [B, N]
+    for part in text.split(chunk, dim=-2):
+        best = torch.maximum(best, (patches @ part.mT).amax(dim=2))  # [B, N, chunk] -> [B, N]
     return best
 
 

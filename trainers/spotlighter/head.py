@@ -215,7 +215,7 @@ class SpotlighterHead(nn.Module):
         if self.trm is not None:
             cosines = self.trm.cosines(image, given.text, unit, given.scale)
         else:
-            cosines = image @ given.text.t()
+            cosines = activation.cosines(image, given.text)
         return Level(image, unit, cosines)
 
     def _losses(

@@ -17,7 +17,7 @@ from clip.layers import ResidualAttentionBlock
 class HeadInput:
     """One batch as the host sees it; what only training needs may be None in inference."""
 
-    text: Tensor  # T [C, d], unit, with gradient where the host trains text
+    text: Tensor  # T [C, d], or [B, C, d] where it depends on the image; unit, with gradient where the host trains text
     image: Tensor  # v [B, d], unit
     scale: Tensor  # s, 0-d
     block: ResidualAttentionBlock  # θ, the last block of the image tower

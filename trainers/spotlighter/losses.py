@@ -46,13 +46,13 @@ def local_ce(tokens: Tensor, text: Tensor, prototypes: Tensor, label: Tensor, sc
 
     Args:
         tokens: view(tok) [B, k, d].
-        text: T [C, d].
+        text: T [C, d] or [B, C, d].
         prototypes: view(U) [C, K, d].
         label: y [B].
         scale: factor of the cosines; Eq. (7) prints none, and with s single patches outweigh the image.
     """
-    classes = F.normalize(text + prototypes.mean(dim=1), dim=1)  # [C, d]
-    logits = scale * tokens @ classes.t()  # [B, k, C]
+    classes = F.normalize(text + prototypes.mean(dim=1), dim=-1)  # [C, d] or [B, C, d]
+    logits = scale * tokens @ classes.mT  # [B, k, C]
     return F.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(tokens.shape[1]))
 
 

@@ -6,7 +6,7 @@ width, d joint width.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip.layers import ResidualAttentionBlock
+from trainers.spotlighter.activation import cosines
 
 CHUNK_ELEMENTS = 2**22  # of the widest tensor per class that is made at once: 16 MB in fp32
 HEAD_WIDTH = 64  # of the transformer TRM, as in CLIP
@@ -77,11 +78,11 @@ def token_weights(text: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
     """W [B, C, k] of Eq. (11): which activated tokens a class looks at, softmax_j(s · cos(T_c, tok_j)).
 
     Args:
-        text: T [C, d].
+        text: T [C, d] or [B, C, d].
         tokens: view(tok) [B, k, d].
         scale: s, 0-d.
     """
-    return (scale * torch.einsum("cd,bkd->bck", text, tokens)).softmax(dim=2)
+    return (scale * tokens @ text.mT).mT.softmax(dim=2)
 
 
 class TRM(nn.Module):
@@ -101,7 +102,7 @@ class TRM(nn.Module):
         """t_rep [B, C, d], unit: Eq. (11) for the given classes.
 
         Args:
-            text: T [C, d], all classes or some.
+            text: T [C, d] or [B, C, d], all classes or some.
             tokens: view(tok) of one level, [B, k, d].
             scale: s, 0-d.
         """
@@ -115,10 +116,10 @@ class TRM(nn.Module):
             text, tokens, scale: as in `representative`.
         """
 
-        def part(image: Tensor, text: Tensor, tokens: Tensor) -> Tensor:
+        def part(text: Tensor) -> Tensor:
             return torch.einsum("bd,bcd->bc", image, self.representative(text, tokens, scale))
 
-        return torch.cat(self._in_chunks(part, image, text, tokens), dim=1)
+        return torch.cat(self._in_chunks(part, len(tokens), text), dim=1)
 
     def distance(self, text: Tensor, text0: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
         """Eq. (13): mean |t_rep − T0| over images, classes and features, 0-d.
@@ -128,20 +129,19 @@ class TRM(nn.Module):
             text, tokens, scale: as in `representative`.
         """
 
-        def part(_: None, pair: Tensor, tokens: Tensor) -> Tensor:
-            text, text0 = pair.unbind(dim=1)
+        def part(text: Tensor, text0: Tensor) -> Tensor:
             return (self.representative(text, tokens, scale) - text0).abs().sum()
 
-        pairs = torch.stack([text, text0], dim=1)  # [C, 2, d]
-        return torch.stack(self._in_chunks(part, None, pairs, tokens)).sum() / (len(tokens) * text.numel())
+        return torch.stack(self._in_chunks(part, len(tokens), text, text0)).sum() / (len(tokens) * text0.numel())
 
-    def _in_chunks(self, part, image: Tensor | None, text: Tensor, tokens: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
-        """`part(image, classes, tokens)` for chunks of classes of at most `CHUNK_ELEMENTS` / (B · widest)."""
-        size = max(1, CHUNK_ELEMENTS // (len(tokens) * self.widest))
-        if len(text) <= size or not torch.is_grad_enabled():
-            return [part(image, classes, tokens) for classes in text.split(size)]
-        recomputed = partial(checkpoint, part, use_reentrant=False, preserve_rng_state=False)  # nothing random in it
-        return [recomputed(image, classes, tokens) for classes in text.split(size)]
+    def _in_chunks(self, part: Callable[..., Tensor], n_images: int, *texts: Tensor) -> list[Tensor]:
+        """`part(*texts)` for chunks of classes of at most `CHUNK_ELEMENTS` / (B · widest)."""
+        size = max(1, CHUNK_ELEMENTS // (n_images * self.widest))
+        chunks = list(zip(*(text.split(size, dim=-2) for text in texts), strict=True))
+        if len(chunks) == 1 or not torch.is_grad_enabled():
+            return [part(*chunk) for chunk in chunks]
+        # nothing random in it
+        return [checkpoint(part, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
 
 
 class LinearTRM(TRM):
@@ -156,7 +156,7 @@ class LinearTRM(TRM):
         self.linear = zero(nn.Linear(2 * dim, dim, bias=False))
 
     def _parts(self, text: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """T_c + α Lin([T_c; 0]) [C, d], and α Lin([0; tok_j]) [B, k, d]."""
+        """T_c + α Lin([T_c; 0]), shaped as T, and α Lin([0; tok_j]) [B, k, d]."""
         of_text, of_tokens = self.linear.weight.split(self.dim, dim=1)  # [d, d] each
         return text + self.alpha * F.linear(text, of_text), self.alpha * F.linear(tokens, of_tokens)
 
@@ -169,11 +169,11 @@ class LinearTRM(TRM):
         """As in the base class, from products of small matrices: no [B, C, d] tensor is made."""
         base, mixed = self._parts(text, tokens)
         weights = token_weights(text, tokens, scale)  # [B, C, k]
-        product = image @ base.t() + (weights * torch.einsum("bd,bkd->bk", image, mixed)[:, None]).sum(dim=2)
+        product = cosines(image, base) + (weights * torch.einsum("bd,bkd->bk", image, mixed)[:, None]).sum(dim=2)
         # |base_c + Σ_j W_j mixed_j|²
-        cross = (weights * torch.einsum("cd,bkd->bck", base, mixed)).sum(dim=2)  # [B, C]
+        cross = (weights * (mixed @ base.mT).mT).sum(dim=2)  # [B, C]
         within = (weights @ (mixed @ mixed.transpose(1, 2)) * weights).sum(dim=2)  # [B, C]
-        square = base.square().sum(dim=1) + 2 * cross + within
+        square = base.square().sum(dim=-1) + 2 * cross + within
         return product * square.clamp(min=1e-12).rsqrt()
 
 
@@ -192,11 +192,13 @@ class TransformerTRM(TRM):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), zero(nn.Linear(4 * dim, dim)))
 
     def representative(self, text: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
-        q, k_text, v_text = self._heads(self.ln_1(text)).unbind(dim=1)  # [C, heads, d / heads] each
+        rows = text if text.dim() == 3 else text[None]  # [B or 1, C, d]
+        q, k_text, v_text = self._heads(self.ln_1(rows)).unbind(dim=2)  # [B or 1, C, heads, d / heads] each
         _, k, v = self._heads(self.ln_1(tokens)).unbind(dim=2)  # [B, k, heads, d / heads] each
         width = q.shape[-1] ** -0.5
-        own = (q * k_text).sum(dim=2)[None, ..., None].expand(len(tokens), -1, -1, -1)  # [B, C, heads, 1]
-        weights = torch.cat([own, torch.einsum("chw,bkhw->bchk", q, k)], dim=3).mul(width).softmax(dim=3)
+        own = (q * k_text).sum(dim=3, keepdim=True).expand(len(tokens), -1, -1, -1)  # [B, C, heads, 1]
+        others = torch.einsum("bchw,bkhw->bchk", q.expand(len(tokens), -1, -1, -1), k)
+        weights = torch.cat([own, others], dim=3).mul(width).softmax(dim=3)
         read = weights[..., :1] * v_text + torch.einsum("bchk,bkhw->bchw", weights[..., 1:], v)
         added = self.out(read.flatten(2))  # [B, C, d]
         added = added + self.mlp(self.ln_2(text + added))

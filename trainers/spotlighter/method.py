@@ -20,13 +20,13 @@ class SpotlighterMethod(Method):
     """A host's text and image side, and a head that turns them into logits; the host does not know of it.
 
     Args:
-        host: any method whose text does not depend on the image.
+        host: any method.
         head: `SpotlighterHead` or `ReleaseHead`.
         prune: block, counted from 1, to the share of patches kept behind it; {} keeps all.
         prune_train: prune in training, too.
 
     Raises:
-        ValueError: the backbone is no ViT, the host's text depends on the image, or `prune` is not possible.
+        ValueError: the backbone is no ViT, or `prune` is not possible.
     """
 
     def __init__(
@@ -37,11 +37,7 @@ class SpotlighterMethod(Method):
         prune_train: bool = False,
     ):
         super().__init__(host.backbone, host.space)
-        if host.text_depends_on_image:
-            raise ValueError(
-                f"{type(host).__name__} makes other text features for each image; Spotlighter needs a host whose text "
-                "depends on the classes only."
-            )
+        self.text_depends_on_image = host.text_depends_on_image
         self.host, self.head = host, head
         self.prune, self.prune_train = dict(prune or {}), prune_train
         tower = self.backbone.vision
@@ -60,7 +56,10 @@ class SpotlighterMethod(Method):
         return host | {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
 
     def text(self, space: LabelSpace | None = None) -> Tensor:
-        return self.host.text(space) if self.host.text_trains else self.host.class_vectors(space)
+        return self.host.text(space)
+
+    def text_for(self, vision: VisionOut, space: LabelSpace | None = None) -> Tensor:
+        return self.host.text_for(vision, space)
 
     def class_vectors(self, space: LabelSpace | None = None) -> Tensor:
         return self.host.class_vectors(space)
@@ -68,7 +67,7 @@ class SpotlighterMethod(Method):
     def losses(self, images: Tensor, label: Tensor) -> StepOutput:
         """The head's terms and, prefixed with "host_", those that the host adds to its own classification loss."""
         vision = self.host.image(images, self._want_in_training, self.prune if self.prune_train else None)
-        text = self.text()
+        text = self.text_for(vision)
         given = self.given(vision, text)
         given.label, given.teacher = label, self.host.teacher(images)
         given.classification_weight = self.host.classification_weight
@@ -83,7 +82,8 @@ class SpotlighterMethod(Method):
 
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
         vision = self.host.image(images, self._want, self.prune)
-        given = self.given(vision, self.class_vectors(space))
+        text = self.text_for(vision, space) if self.text_depends_on_image else self.class_vectors(space)
+        given = self.given(vision, text)
         with torch.autocast(images.device.type, enabled=False):
             return self.head(given).logits
 

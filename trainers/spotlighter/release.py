@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.layers import take_rows
+from trainers.spotlighter.activation import cosines
 from trainers.spotlighter.interface import HeadInput, HeadOutput
 from trainers.spotlighter.losses import classification
 
@@ -63,8 +64,8 @@ class ImageRead(nn.Module):
 
 
 def read_bank(queries: Tensor, bank: Tensor) -> Tensor:
-    """softmax(q Mᵀ) M, no scale: unit queries [n, d] and the bank [M, d] to [n, d]."""
-    return (queries @ bank.t()).softmax(dim=1) @ bank
+    """softmax(q Mᵀ) M, no scale: unit queries [..., d] and the bank [M, d] to [..., d]."""
+    return (queries @ bank.t()).softmax(dim=-1) @ bank
 
 
 class ReleaseHead(nn.Module):
@@ -137,8 +138,8 @@ class ReleaseHead(nn.Module):
         """Logits; with labels or a teacher the loss terms; in training the bank is written after it was read.
 
         Args:
-            given: `text` T [C, d] and `image` v [B, d], unit; `tokens` [B, 1+N, d] and `attention` [B, N], which only
-                training and the losses need. T and v keep their gradient in every term, as released.
+            given: `text` T, [C, d] or [B, C, d], and `image` v [B, d], unit; `tokens` [B, 1+N, d] and `attention`
+                [B, N], which only training and the losses need. T and v keep their gradient in every term, as released.
 
         Returns:
             logits [B, C], six raw terms with their weights, and diagnostics "index" [B, k].
@@ -149,10 +150,10 @@ class ReleaseHead(nn.Module):
         text, image, scale = given.text.float(), given.image.float(), given.scale.float()
         # the write below must not change what backward still needs
         bank = self.prototypes.clone() if self.training else self.prototypes
-        text_rep = text + self.alpha * self.text_fuse(torch.cat([text, read_bank(text, bank)], dim=1))  # [C, d]
+        text_rep = text + self.alpha * self.text_fuse(torch.cat([text, read_bank(text, bank)], dim=-1))  # as T
         image_rep = self.image_read(read_bank(image, bank))  # [B, d]
         mix = self.mix_train if self.training else self.mix_test
-        output = HeadOutput(scale * ((1 - mix) * image + mix * image_rep) @ text_rep.t())  # [B, C]
+        output = HeadOutput(scale * cosines((1 - mix) * image + mix * image_rep, text_rep))  # [B, C]
         if given.attention is not None:
             output.diagnostics["index"] = self.activate(given.attention)
         has_target = given.label is not None or given.teacher is not None
@@ -168,8 +169,8 @@ class ReleaseHead(nn.Module):
         if has_target:
             local = self.local_tokens(adapted, output.diagnostics["index"])  # [B, k+2, d]
             output.terms = {
-                **self.cross_entropies(output.logits, scale * local @ text.t(), given),
-                "text_l1": F.l1_loss(F.normalize(text_rep, dim=1), text),
+                **self.cross_entropies(output.logits, scale * local @ text.mT, given),
+                "text_l1": F.l1_loss(F.normalize(text_rep, dim=-1), text),
                 "image_l1": F.l1_loss(F.normalize(image_rep, dim=1), image),
             }
             output.weights = self.weights | {"global_ce": given.classification_weight}

@@ -10,7 +10,6 @@ from dassl.engine import TRAINER_REGISTRY
 from tests.trainers.spotlighter.runs import BASE, NEW, NODE, RELEASE, flags_to_test, sentence
 from trainers.base import MethodTrainer
 from trainers.coop import CoOpMethod
-from trainers.method import Method
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
 from trainers.spotlighter.method import SpotlighterMethod
 
@@ -172,14 +171,6 @@ def test_a_backbone_without_tokens(backbone, space):
     host = CoOpMethod(Backbone(resnet), space, 2)
     with pytest.raises(ValueError, match="choose a ViT"):
         SpotlighterMethod(host, SpotlighterHead(HeadOptions(), 4, 64, 32))
-
-
-def test_a_host_whose_text_depends_on_the_image(backbone, space):
-    class PerImage(Method):
-        text_depends_on_image = True
-
-    with pytest.raises(ValueError, match="depends on the classes only"):
-        SpotlighterMethod(PerImage(backbone, space), SpotlighterHead(HeadOptions(), 4, 64, 32))
 
 
 def test_every_own_trainer_but_spotlighter_can_be_a_host():
