@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from tools.paper_series import NO_RUN, Context, Key, benchmarks, plain
 from tools.paper_tables import Cell, Column, Line, PaperTable, Seed, compare_methods, over_seeds
+from tools.protocols import transfers
 from tools.result_gaps import Gap
+from tools.result_runs import Pair
 from tools.result_stats import mean
 from tools.result_tables import Row, average_rows, base_new_rows
 from tools.run_names import dataset_title, host_of, natural, rank_method
-from tools.run_reader import Run
 
 BASE_NEW = (
     Column("base", "Base", metric="base"),
@@ -69,7 +70,7 @@ def efficiency_table(context: Context) -> PaperTable | None:
     base_new = base_new_table(context)
     if base_new is None:
         return None
-    pairs: dict[tuple, list[tuple[Run, Run]]] = {}
+    pairs: dict[tuple, list[Pair]] = {}
     for pair in context.collection.pairs:
         label = context.label("base2new_train", pair[0].method, pair[0].config)
         pairs.setdefault((label, pair[0].dataset, pair[0].shots), []).append(pair)
@@ -82,7 +83,8 @@ def efficiency_table(context: Context) -> PaperTable | None:
         lines.append(replace(line, cells=cells))
     lines = [replace(line, cells=line.cells | _added(context, line, lines)) for line in lines]
     columns = EFFICIENCY + (ADDED if any("tensors_added" in line.cells for line in lines) else ())
-    devices = {str((run.metrics or {}).get("device", "unknown")) for pair in context.collection.pairs for run in pair}
+    used = [run for pair in context.collection.pairs for run in filter(None, pair)]
+    devices = {str((run.metrics or {}).get("device", "unknown")) for run in used}
     notes = [
         "Tensors and scalars are those that train. Images/s is the speed of the test from end to end, loading "
         f"included, the mean of base and new classes. Device: {', '.join(sorted(devices)) or 'unknown'}."
@@ -105,11 +107,12 @@ def _key_of(line: Line) -> Key:
 def _cells(row: Row | None) -> dict[str, Cell]:
     if row is None:
         return {column.key: Cell() for column in BASE_NEW}
-    base, new = ({seed: pair[side] for seed, pair in row.per_seed.items()} for side in (0, 1))
+    base = {seed: value for seed, (value, _) in row.per_seed.items()}
+    new = {seed: value for seed, (_, value) in row.per_seed.items() if value is not None}
     seeds = row.hm_seeds
     return {
         "base": Cell(row.base.mean, row.base.spread, base),
-        "new": Cell(row.new.mean, row.new.spread, new),
+        "new": Cell(row.new.mean, row.new.spread, new) if row.new else Cell(),
         "hm": Cell(row.hm, None, row.hms),
         "hm_seeds": Cell(seeds.mean, seeds.spread, row.hms) if seeds else Cell(),
     }
@@ -136,7 +139,9 @@ def _gaps(context: Context, key: Key, have: dict[Seed, float]) -> list[Gap]:
     for seed in context.missing_seeds(key, have):
         test = key._replace(protocol="base2new_test")
         trained = context.problem(key, seed)
-        if trained:
+        if trained and (series := context.get(key)) and not transfers(series.trainer):
+            gaps.append(context.gap(key, seed, trained))
+        elif trained:
             gaps.append(context.gap(test, seed, trained, ["base2new_train", "base2new_test"]))
         else:
             tested = context.why(test, seed)
@@ -144,7 +149,7 @@ def _gaps(context: Context, key: Key, have: dict[Seed, float]) -> list[Gap]:
     return gaps
 
 
-def _measured(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Cell]:
+def _measured(pairs: Sequence[Pair]) -> dict[str, Cell]:
     """Parameters of the trained models and speed of the tests, by seed."""
     tensors: dict[Seed, float] = {}
     scalars: dict[Seed, float] = {}
@@ -154,7 +159,7 @@ def _measured(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Cell]:
         for found, key in ((tensors, "trainable_tensors"), (scalars, "trainable_scalars")):
             if isinstance(parameters.get(key), int):
                 found[trained.seed] = parameters[key]
-        speeds = [run.recorded("final").get("images_per_second") for run in (trained, tested)]
+        speeds = [run.recorded("final").get("images_per_second") for run in (trained, tested) if run]
         known = [value for value in speeds if isinstance(value, (int, float)) and math.isfinite(value)]
         if known:
             speed[trained.seed] = mean(known)

@@ -5,6 +5,7 @@ Where a run lies is said by tools/run_layout.py. A method is a folder of `script
     trainer: CoOp                       # registered name
     variants: [CoOp2]                   # other trainers that its scripts run with TRAINER=CoOp2 (default: none)
     trains: true                        # false: everything is an evaluation
+    transfers: true                     # false: a trained model knows its own classes only, so there are no new ones
     configs:                            # protocol -> pattern -> config; the first pattern that fits counts
       base2new: {"shapes*": mini_vit8_ep20, "imagenet": vit_b16_ep50_ctxv1, "*": vit_b16_ep200_ctxv1}
       fewshot: {"shapes*": mini_vit8_ep20, "* 1": vit_b16_ep50, "*": vit_b16}
@@ -44,6 +45,7 @@ class MethodFiles:
     trains: bool
     configs: dict[str, dict[str, str]]
     variants: tuple[str, ...] = ()
+    transfers: bool = True
 
     def config(self, key: str, dataset: str, shots: int) -> str:
         """Stem of the config of a protocol, a data set and a number of shots.
@@ -55,6 +57,18 @@ class MethodFiles:
             if fnmatchcase(dataset, pattern) or fnmatchcase(f"{dataset} {shots}", pattern):
                 return config
         raise ProtocolError(f"scripts/{self.folder}/method.yaml names no config for {key} on {dataset}.")
+
+    def check_transfer(self, protocol: str) -> None:
+        """Refuse what a model that is tied to its classes can't do.
+
+        Raises:
+            ProtocolError: the protocol tests on other classes, or trains for that.
+        """
+        if not self.transfers and (PROTOCOLS[protocol].after or PROTOCOLS[protocol].configs == "xd"):
+            raise ProtocolError(
+                f"{self.trainer} can only tell the classes that it was trained on, so there is no {protocol} of it; "
+                f"what it gives are base2new_train (base classes) and fewshot (all classes)"
+            )
 
 
 @cache
@@ -70,7 +84,8 @@ def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
     tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         variants = tuple(tree.get("variants", ()))
-        return MethodFiles(folder, tree["trainer"], tree.get("trains", True), tree["configs"], variants)
+        flags = (tree.get("trains", True), tree["configs"], variants, tree.get("transfers", True))
+        return MethodFiles(folder, tree["trainer"], *flags)
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{path} must name trainer and configs ({error!r}).") from None
 
@@ -106,6 +121,14 @@ def own_config(trainer: str, key: str, dataset: str, shots: int | None) -> str:
         return method_of(trainer).config(key, dataset, DEFAULT_SHOTS if shots is None else shots)
     except ProtocolError:
         return ""
+
+
+def transfers(trainer: str) -> bool:
+    """Whether a trainer's models can be tested on other classes; so it is of trainers that no scripts run."""
+    try:
+        return method_of(trainer).transfers
+    except ProtocolError:
+        return True
 
 
 def default_source(dataset: str) -> str:
@@ -154,6 +177,7 @@ class Run:
         files = method_files(self.method, self.root)
         if self.protocol not in PROTOCOLS:
             raise ProtocolError(f"No protocol '{self.protocol}'; there are: {' '.join(PROTOCOLS)}.")
+        files.check_transfer(self.protocol)
         protocol = PROTOCOLS[self.protocol]
         source = self.source or default_source(self.dataset)
         dataset = source if self.protocol == "xd_train" else self.dataset

@@ -13,7 +13,6 @@ from typing import Any
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from tools.result_runs import LeftOut
-from tools.result_stats import harmonic_mean
 from tools.result_tables import Row, average_rows
 
 FORMATS = ("table", "markdown", "csv", "latex", "json")
@@ -66,8 +65,8 @@ def render_base_new(
         ("Config", lambda row: row.config),
         ("Seeds", lambda row: " ".join(map(str, row.seeds)) or "–"),
         ("Base", lambda row: str(row.base)),
-        ("New", lambda row: str(row.new)),
-        ("HM", lambda row: f"{row.hm:.2f}"),
+        ("New", lambda row: str(row.new or "–")),
+        ("HM", lambda row: "–" if row.hm is None else f"{row.hm:.2f}"),
         ("HM per seed", lambda row: str(row.hm_seeds or "–")),
     ]
     if len({row.shots for row in rows}) > 1:
@@ -141,8 +140,8 @@ def _record(row: Row, details: bool) -> dict[str, Any]:
         "seeds": row.seeds,
         "base_mean": row.base.mean,
         "base_spread": row.base.spread,
-        "new_mean": row.new.mean,
-        "new_spread": row.new.spread,
+        "new_mean": row.new.mean if row.new else None,
+        "new_spread": row.new.spread if row.new else None,
         "hm": row.hm,
         "hm_seeds_mean": row.hm_seeds.mean if row.hm_seeds else None,
         "hm_seeds_spread": row.hm_seeds.spread if row.hm_seeds else None,
@@ -151,7 +150,7 @@ def _record(row: Row, details: bool) -> dict[str, Any]:
 
 
 def _per_seed(row: Row) -> list[dict[str, Any]]:
-    return [{"seed": s, "base": b, "new": n, "hm": harmonic_mean(b, n)} for s, (b, n) in row.per_seed.items()]
+    return [{"seed": s, "base": b, "new": n, "hm": row.hms.get(s)} for s, (b, n) in row.per_seed.items()]
 
 
 def _detail(key: str) -> Callable[[Row], str]:

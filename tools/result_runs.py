@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.protocols import transfers
 from tools.run_layout import FOLDERS, PROTOCOLS, Place, place_of
 from tools.run_names import method_name, natural
 from tools.run_reader import Run, RunProblem, find_runs, load_metrics, read_run
 from tools.run_state import is_older, tested_other_epoch
+
+Pair = tuple[Run, Run | None]  # base, new; None: its method knows the base classes only
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Collection:
     """All runs below an output folder."""
 
     root: Path  # holds the protocols' folders
-    pairs: list[tuple[Run, Run]] = field(default_factory=list)  # of base2new: (base, new)
+    pairs: list[Pair] = field(default_factory=list)  # of base2new
     runs: list[Run] = field(default_factory=list)  # of the other protocols
     found: list[Found] = field(default_factory=list)  # of all protocols, unusable ones included
     left_out: list[LeftOut] = field(default_factory=list)
@@ -48,7 +51,7 @@ class Collection:
     def all_runs(self) -> Iterator[Run]:
         """Every finished run that a figure contains."""
         for pair in self.pairs:
-            yield from pair
+            yield from filter(None, pair)
         yield from self.runs
 
 
@@ -125,17 +128,18 @@ def _method_of(folder: Path, place: Place) -> str:
     return method_name(place.trainer or "?", config if isinstance(config, dict) else {})
 
 
-def pair_runs(base: Path, new: Path, keyword: str = "accuracy") -> tuple[list[tuple[Run, Run]], list[LeftOut]]:
+def pair_runs(base: Path, new: Path, keyword: str = "accuracy") -> tuple[list[Pair], list[LeftOut]]:
     """Read the runs below two folders and pair those with the same path below them.
 
     Returns:
         pairs (base, new), and what had to be left out: runs that are missing, unfinished or damaged, that evaluated
         other classes than their side says, that tested an older model or another epoch, or that have no usable partner.
+        A base run of a method that knows its own classes only needs none: its new run is None.
     """
     base_runs, base_bad = _usable_runs(base, "base", keyword)
     new_runs, new_bad = _usable_runs(new, "new", keyword)
     left_out = [*base_bad.values(), *new_bad.values()]
-    pairs = []
+    pairs: list[Pair] = []
     for tail in sorted(base_runs.keys() | new_runs.keys(), key=natural):
         if tail in base_runs and tail in new_runs:
             trained, tested = base_runs[tail], new_runs[tail]
@@ -143,6 +147,8 @@ def pair_runs(base: Path, new: Path, keyword: str = "accuracy") -> tuple[list[tu
                 left_out.append(LeftOut(tested.folder, reason))
             else:
                 pairs.append((trained, tested))
+        elif tail in base_runs and not transfers(base_runs[tail].trainer or ""):
+            pairs.append((base_runs[tail], None))
         elif tail in base_runs:
             left_out.append(_partnerless(base_runs[tail], "new", new / tail, tail in new_bad))
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from tools.result_runs import Pair
 from tools.result_stats import Spread, harmonic_mean, mean, summarise
 from tools.run_names import natural, rank_dataset, rank_method
 from tools.run_reader import Run
@@ -26,14 +27,14 @@ class Row:
     config: str
     shots: int | None
     base: Spread
-    new: Spread
-    hm_seeds: Spread | None  # of the seeds' own HMs; None: an average over data sets with different seeds
-    per_seed: dict[Seed, tuple[float, float]]  # seed -> (base, new); empty in the same case
+    new: Spread | None  # None: the method knows the base classes only
+    hm_seeds: Spread | None  # of the seeds' own HMs; None: no new, or an average over data sets with different seeds
+    per_seed: dict[Seed, tuple[float, float | None]]  # seed -> (base, new); empty in the latter case
     details: dict[str, list] = field(default_factory=dict)  # from metrics.json of the base runs, one item a seed
 
     @property
-    def hm(self) -> float:
-        return harmonic_mean(self.base.mean, self.new.mean)
+    def hm(self) -> float | None:
+        return None if self.new is None else harmonic_mean(self.base.mean, self.new.mean)
 
     @property
     def seeds(self) -> list[Seed]:
@@ -42,27 +43,27 @@ class Row:
     @property
     def hms(self) -> dict[Seed, float]:
         """The seeds' own HMs."""
-        return {seed: harmonic_mean(base, new) for seed, (base, new) in self.per_seed.items()}
+        return {seed: harmonic_mean(base, new) for seed, (base, new) in self.per_seed.items() if new is not None}
 
 
-def base_new_rows(pairs: Iterable[tuple[Run, Run]], ci95: bool = False) -> list[Row]:
+def base_new_rows(pairs: Iterable[Pair], ci95: bool = False) -> list[Row]:
     """One row for each data set, method, config and number of shots, in the order of the papers' tables.
 
     Raises:
         ValueError: two runs for one seed of a row.
     """
-    groups: dict[tuple, list[tuple[Run, Run]]] = {}
+    groups: dict[tuple, list[Pair]] = {}
     for pair in pairs:
         run = pair[0]
         key = (run.dataset or "?", run.method, run.trainer or "?", run.config or "?", run.shots)
         groups.setdefault(key, []).append(pair)
     rows = []
     for key, group in groups.items():
-        per_seed: dict[Seed, tuple[float, float]] = {}
+        per_seed: dict[Seed, tuple[float, float | None]] = {}
         for trained, tested in sorted(group, key=lambda pair: natural(pair[0].seed)):
             if trained.seed in per_seed:
                 raise ValueError(f"expected one run a seed, got a second one in {trained.folder}; name a folder deeper")
-            per_seed[trained.seed] = (trained.value, tested.value)
+            per_seed[trained.seed] = (trained.value, None if tested is None else tested.value)
         rows.append(_row(*key, per_seed, ci95, _details([trained for trained, _ in group])))
     return sorted(rows, key=lambda row: (rank_dataset(row.dataset), _variant(row)))
 
@@ -79,12 +80,12 @@ def average_rows(rows: Sequence[Row], ci95: bool = False) -> list[Row]:
         if len(members) == 1:
             continue
         if all(other.seeds == row.seeds for other in members):
-            per_seed = {
-                s: (mean(m.per_seed[s][0] for m in members), mean(m.per_seed[s][1] for m in members)) for s in row.seeds
-            }
+            per_seed = {s: (mean(m.per_seed[s][0] for m in members), _mean_new(members, s)) for s in row.seeds}
             averages.append(_row(name, row.method, row.trainer, row.config, row.shots, per_seed, ci95, {}))
         else:
-            base, new = (Spread(mean(getattr(m, side).mean for m in members), None, 0) for side in ("base", "new"))
+            base = Spread(mean(m.base.mean for m in members), None, 0)
+            news = [m.new.mean for m in members if m.new is not None]
+            new = Spread(mean(news), None, 0) if news else None
             averages.append(Row(name, row.method, row.trainer, row.config, row.shots, base, new, None, {}))
     return averages
 
@@ -101,6 +102,12 @@ def uneven_averages(rows: Sequence[Row]) -> str | None:
     return f"averages are over different data sets and do not compare: {'; '.join(gaps)}" if gaps else None
 
 
+def _mean_new(members: Sequence[Row], seed: Seed) -> float | None:
+    """One seed's mean over data sets; None for a method that knows the base classes only."""
+    values = [new for member in members if (new := member.per_seed[seed][1]) is not None]
+    return mean(values) if values else None
+
+
 def _row(
     dataset: str,
     method: str,
@@ -112,8 +119,9 @@ def _row(
     details: dict[str, list],
 ) -> Row:
     base = summarise([b for b, _ in per_seed.values()], ci95)
-    new = summarise([n for _, n in per_seed.values()], ci95)
-    hm_seeds = summarise([harmonic_mean(b, n) for b, n in per_seed.values()], ci95)
+    both = [(b, n) for b, n in per_seed.values() if n is not None]
+    new = summarise([n for _, n in both], ci95) if both else None
+    hm_seeds = summarise([harmonic_mean(b, n) for b, n in both], ci95) if both else None
     return Row(dataset, method, trainer, config, shots, base, new, hm_seeds, per_seed, details)
 
 

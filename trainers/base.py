@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, load_backbone
@@ -72,11 +74,15 @@ class MethodTrainer(TrainerX):
         self.method.eval()  # a method without trainable tensors is not registered and would never be switched
         trainables = list(self.method.trainables().values())
         if trainables:
-            optim = build_optimizer(trainables, cfg.OPTIM)
-            self.register_model(self.model_name, self.method, optim, build_lr_scheduler(optim, cfg.OPTIM))
+            self.register_model(self.model_name, self.method, *self.build_optim(trainables))
         scalars = sum(p.numel() for p in trainables)
         print(f"Trainable: {len(trainables)} tensors, {scalars:,} scalars")
         self.scaler = self.precision.scaler
+
+    def build_optim(self, trainables: list[nn.Parameter]) -> tuple[Optimizer | None, LRScheduler | None]:
+        """What trains the tensors, step by step; None and None where the trainer does it otherwise."""
+        optim = build_optimizer(trainables, self.cfg.OPTIM)
+        return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 
     def forward_backward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         images, label, _ = self.parse_batch_train(batch)

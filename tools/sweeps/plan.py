@@ -1,7 +1,7 @@
 """A plan: methods x data sets x seeds x shots x changed entries of the config, as a list of runs that know their order.
 
     protocol: base2new              # base2new, fewshot, xd (other data sets and domains) or zeroshot
-    methods: [zsclip, coop]         # folders of scripts/
+    methods: [zsclip, coop]         # folders of scripts/; one that knows its own classes only has no new ones
     datasets: [shapes, eurosat]     # files of configs/datasets; of xd, those that the model is tested on
     seeds: [1, 2, 3]                # default: 1 2 3; a method that trains nothing runs once, with the first
     shots: [16]                     # default: 16
@@ -172,7 +172,7 @@ class _Block:
 
     def jobs(self) -> Iterator[Job]:
         for method in self.methods:
-            for name in FAMILIES[self.family]:
+            for name in self._protocols(method):
                 self._check_script(method, name)
             for variant, options in self.options.items():
                 for dataset in self.datasets:
@@ -183,14 +183,25 @@ class _Block:
 
     def _ordered(self, run: Run, variant: str, dataset: str) -> Iterator[Job]:
         """The jobs of one model: the training, then the test on a data set."""
-        first, *others = FAMILIES[self.family]
-        for name in (first, *others):
+        for name in self._protocols(run.method):
             job = Job(replace(run, protocol=name, dataset=dataset).resolved(), variant)
             if name == "xd_test" and job.run.dataset == job.run.source:
                 raise PlanError(
                     f"{dataset} is what xd trains on, its result is in the training run; leave it out of datasets"
                 )
             yield job
+
+    def _protocols(self, method: str) -> tuple[str, ...]:
+        """The family's kinds of runs that a method can make, the training first.
+
+        Raises:
+            ProtocolError: it can make none of them.
+        """
+        names, files = FAMILIES[self.family], method_files(method, self.root)
+        if files.transfers or len(names) == 1:
+            return names
+        files.check_transfer(names[0])
+        return names[:1]
 
     def _run(
         self, protocol: str, method: str, dataset: str, shots: int, seed: int, variant: str, options: tuple[str, ...]

@@ -80,6 +80,10 @@ class TrainerBase(RegisteredModels):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what `extra_state` returned."""
 
+    def epoch_facts(self) -> dict[str, Any]:
+        """What a method adds to the epoch's row in `metrics.json`: plain data under names of its own."""
+        return {}
+
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         """Stop on a loss that is not finite; reads the loss, so it waits for a GPU.
 

@@ -262,6 +262,7 @@ class RecordedTrainer(TrainerBase):
             row["images_per_second"] = progress.images / progress.seconds if progress.seconds else None
         if self._results is not None:
             row["val"] = self._results["metrics"]
+        row |= self.epoch_facts()
         self._record.tree["epochs"].append(row)
         rng = resume.rng_state()
         self._save_point(self.epoch + 1, 0, rng, rng)
