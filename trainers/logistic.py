@@ -76,6 +76,7 @@ def _fit_sklearn(
     model = LogisticRegression(C=2 * c if binary else c, max_iter=max_iter, tol=tolerance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations tells
+        warnings.filterwarnings("ignore", "The number of unique classes")  # few images a class are meant
         model.fit(features.cpu().numpy(), label.cpu().numpy())
     weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if binary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tools.protocols import PROTOCOLS, ROOT, ProtocolError, Run, main, method_files, method_folders
+from tools.protocols import PROTOCOLS, ROOT, ProtocolError, Run, main, method_files, method_folders, transfers
 
 CFG = "mini_vit8_ep20"
 
@@ -125,9 +125,23 @@ def test_methods_name_what_exists(folder):
     for path in (ROOT / "scripts" / folder).glob("*.sh"):
         if path.stem in PROTOCOLS:
             key = PROTOCOLS[path.stem].configs
-            assert files.config(key, "eurosat", 16)
+            if files.transfers:
+                assert files.config(key, "eurosat", 16)
             assert f"\nprotocol {path.stem} " in path.read_text()
             assert path.read_text().startswith("#!/usr/bin/env bash\n# ")
+
+
+def test_a_method_that_knows_its_own_classes_only(copy):
+    said = "error: LinearProbe can only tell the classes that it was trained on, so there is no {} of it; what it gives"
+    said += " are base2new_train (base classes) and fewshot (all classes)\n"
+    for protocol, dataset in (("base2new_test", "shapes"), ("xd_test", "shapes_a")):
+        done = copy.run(f"scripts/linear_probe/{protocol}.sh", dataset, 1)
+        assert (done.returncode, done.stderr, copy.calls) == (1, said.format(protocol), [])
+    with pytest.raises(ProtocolError, match="so there is no xd_train of it"):
+        Run("xd_train", "linear_probe", "", source="shapes").resolved()
+    assert transfers("CoOp")
+    assert transfers("Unknown")
+    assert not transfers("LinearProbe")
 
 
 def test_shell_lines_name_what_is_not_the_default():
@@ -157,7 +171,7 @@ def test_training_and_testing_agree_on_the_folder():
 
 
 def test_what_a_method_lacks(tmp_path, capsys):
-    with pytest.raises(ProtocolError, match=r"No method 'cooop'; there are: coop spotlighter zsclip"):
+    with pytest.raises(ProtocolError, match=r"No method 'cooop'; there are: .*coop .*spotlighter .*zsclip"):
         Run("fewshot", "cooop", "shapes").resolved()
     with pytest.raises(ProtocolError, match=r"No protocol 'few'; there are: base2new_train"):
         Run("few", "coop", "shapes").resolved()

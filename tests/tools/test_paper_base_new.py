@@ -40,6 +40,22 @@ def test_base_to_new(base2new):
     assert (line.seeds, line.group, line.config, table.gaps) == ([1, 2], "DTD", "rn50", ())
 
 
+def test_a_method_that_knows_its_own_classes_only(base2new):
+    base2new.pair(1, 60.0, 90.0, dataset="dtd")
+    base2new.pair(2, 60.0, 90.0, dataset="dtd")
+    folder = base2new.folder("train_base", 1, "dtd", "LinearProbe", "vit_b16")
+    base2new.metrics(folder, 70.0, trainer="LinearProbe", dataset="dtd")
+    found = context(base2new.root.parent)
+    table = base_new_table(found)
+    line = line_of(table, "LinearProbe", "dtd")
+    assert values(line, "base", "new", "hm", "hm_seeds") == (70.0, None, None, None)
+    (gap,) = table.gaps  # of seed 2: the base run alone
+    assert (gap.method, gap.seed, gap.reason) == ("LinearProbe", 2, "no run")
+    assert [command.split("bash ")[1] for command in gap.commands] == ["scripts/linear_probe/base2new_train.sh dtd 2"]
+    cells = line_of(efficiency_table(found), "LinearProbe", "dtd").cells
+    assert (cells["tensors"].value, cells["hm"].value) == (1, None)
+
+
 def test_no_runs_no_table(runs):
     runs.of("fewshot/dtd/shots_4", 50.0)
     found = context(runs.root)

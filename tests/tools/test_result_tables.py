@@ -97,6 +97,30 @@ def test_two_runs_for_one_seed_are_refused(runs):
         rows_of(runs)
 
 
+def test_a_method_that_knows_its_own_classes_only_has_a_base_alone(runs):
+    for dataset, shift in (("dtd", 0.0), ("eurosat", 10.0)):
+        for seed in (1, 2):
+            folder = runs.folder("train_base", seed, dataset, "LinearProbe", "vit_b16")
+            runs.metrics(folder, 60.0 + shift + seed, seed=seed, trainer="LinearProbe", dataset=dataset)
+    runs.pair(1, 60.0, 90.0)
+    rows, left_out = rows_of(runs)
+    assert left_out == []
+    probe = next(row for row in rows if row.trainer == "LinearProbe")
+    assert (probe.base.mean, probe.new, probe.hm, probe.hm_seeds) == (61.5, None, None, None)
+    assert (probe.per_seed, probe.hms) == ({1: (61.0, None), 2: (62.0, None)}, {})
+    (average,) = average_rows(rows)
+    assert (average.base.mean, average.base.spread, average.new, average.hm) == (66.5, 0.5, None, None)
+    assert average_rows([row for row in rows if row.seeds != [1]])[0].new is None
+    text = render_base_new(rows)
+    (line,) = [line for line in text.splitlines() if line.startswith("dtd ")]
+    assert line.split() == ["dtd", "LinearProbe", "vit_b16", "1", "2", "61.50", "±", "0.50", "–", "–", "–"]
+    record = json.loads(render_base_new(rows, "json"))["rows"][0]
+    assert (record["base_mean"], record["new_mean"], record["new_spread"], record["hm"]) == (61.5, None, None, None)
+    assert record["per_seed"][0] == {"seed": 1, "base": 61.0, "new": None, "hm": None}
+    csv_row = next(csv.DictReader(io.StringIO(render_base_new(rows, "csv"))))
+    assert (csv_row["base_mean"], csv_row["new_mean"], csv_row["hm"]) == ("61.5", "", "")
+
+
 def test_order_of_rows(runs):
     for dataset in ("zebras", "shapes", "eurosat", "apples"):
         for trainer in ("Spotlighter", "CoOp", "Zzz", "ZeroshotCLIP", "Abc"):

@@ -1,6 +1,7 @@
 """The solver against scikit-learn and the gradient of the objective; the search against a plain reading of its rule."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -85,6 +86,14 @@ def test_iterations_are_limited(solver):
     features, label = blobs(4)
     assert fit(features, label, 4, 1e3, solver, max_iter=3).iterations == 3
     assert 3 < fit(features, label, 4, 1e-2, solver).iterations < 1000
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_one_image_a_class_is_no_reason_to_warn(solver):
+    features, label = blobs(6, each=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit(features, label, 6, 100.0, solver).correct(features, label) == 6
 
 
 # ---- the search

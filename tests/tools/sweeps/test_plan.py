@@ -3,7 +3,7 @@
 import pytest
 
 from tools.ablation_tables import TABLES
-from tools.protocols import ROOT
+from tools.protocols import ROOT, ProtocolError
 from tools.sweeps.plan import PlanError, expand, find_plan, read_plan
 
 
@@ -27,6 +27,16 @@ def test_base_to_new():
         "bash scripts/coop/base2new_train.sh dtd 3",
         "bash scripts/coop/base2new_test.sh dtd 3",
     ]
+
+
+def test_a_method_that_knows_its_own_classes_only_has_no_second_half():
+    tree = {"methods": ["linear_probe"], "datasets": ["shapes"], "seeds": [1]}
+    assert lines(tree | {"protocol": "base2new"}) == ["bash scripts/linear_probe/base2new_train.sh shapes 1"]
+    assert lines(tree | {"protocol": "fewshot"}) == ["bash scripts/linear_probe/fewshot.sh shapes 16 1"]
+    with pytest.raises(
+        ProtocolError, match="can only tell the classes that it was trained on, so there is no xd_train"
+    ):
+        expand(tree | {"protocol": "xd", "datasets": ["shapes_a"]}, "output")
 
 
 def test_tests_wait_for_their_training():
