@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -183,6 +182,8 @@ class LinearProbe(MethodTrainer):
     def folds(self, train: Labelled, n: int) -> list[tuple[Labelled, Labelled]]:
         """Cut into n parts with the same share of every class: each part is scored by a head solved on the others."""
         features, label = train
+        from sklearn.model_selection import StratifiedKFold  # here: it takes a second to import
+
         cut = StratifiedKFold(n, shuffle=True, random_state=max(self.cfg.SEED, 0))
         parts = cut.split(np.zeros(len(label)), label.cpu().numpy())
         return [

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 SOLVERS = ("sklearn", "torch")
@@ -70,6 +68,9 @@ def fit(
 def _fit_sklearn(
     features: Tensor, label: Tensor, n_cls: int, c: float, max_iter: int, tolerance: float
 ) -> tuple[Tensor, Tensor, int]:
+    from sklearn.exceptions import ConvergenceWarning  # here: it takes a second to import
+    from sklearn.linear_model import LogisticRegression
+
     # For two classes scikit-learn trains one row w = W_1 - W_0 under ½ ‖w‖². The objective here is least at
     # W_1 = -W_0 = ½ w, where its penalty is ¼ ‖w‖²: the same with twice the C.
     binary = n_cls == 2
