@@ -12,6 +12,7 @@ import torch
 
 import train
 from clip.model import CLIP, CLIPSpec
+from dassl.engine import TRAINER_REGISTRY
 from trainers.coop import CoOpMethod
 from trainers.method import StepOutput
 
@@ -90,18 +91,36 @@ BACKBONES = {
 @pytest.mark.parametrize("path", METHOD_FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_every_method_file_merges_and_its_name_tells_the_truth(path):
     cfg = parse("--config-file", str(path), "--trainer", path.parent.name)
-    assert BACKBONES[path.stem.split("_ep")[0]] == cfg.MODEL.BACKBONE.NAME
-    for part in path.stem.split("_"):
-        if part.startswith("ep"):
-            assert int(part[2:]) == cfg.OPTIM.MAX_EPOCH
-    if path.parent.name == "CoOp":
-        assert ("ctxv1" in path.stem) == (cfg.TRAINER.COOP.CTX_INIT == "a photo of a")
+    backbone = next(stem for stem in BACKBONES if f"{path.stem}_".startswith(f"{stem}_"))
+    assert BACKBONES[backbone] == cfg.MODEL.BACKBONE.NAME
+    node = cfg.TRAINER.get(path.parent.name.upper(), {})
+    rows = {key: node.get(key, 0) for key in ("N_CTX", "N_CTX_TEXT", "N_CTX_VISION")}
+    for part in path.stem.removeprefix(f"{backbone}_").split("_"):
+        kind, number = re.match(r"([a-z]*)(.*)", part).groups()
+        if kind == "ep":
+            assert int(number) == cfg.OPTIM.MAX_EPOCH
+        elif kind == "batch":
+            assert int(number) == cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        elif kind == "c":  # rows in the text tower
+            assert int(number) == rows["N_CTX"] + rows["N_CTX_TEXT"]
+        elif number.endswith("ctx"):  # rows in both towers, or in the one tower that has rows
+            texts, _, images = number.removesuffix("ctx").rpartition("+")
+            assert int(images) == (rows["N_CTX_VISION"] or rows["N_CTX"])
+            assert not texts or int(texts) == rows["N_CTX_TEXT"]
+        elif kind in ("shallow", "deep"):
+            assert (kind == "deep") == (node.PROMPT_DEPTH_VISION > 1)
+    if path.parent.name in ("CoOp", "CoCoOp"):
+        assert ("ctxv1" in path.stem) == (node.CTX_INIT == "a photo of a")
     if path.parent.name == "Spotlighter":
         node, told = cfg.TRAINER.SPOTLIGHTER, path.stem.split("_")[-1]
         presets = {"paper": "paper", "fast": "paper", "release": "release", "ctxv1": "release"}
         assert presets[told] == node.PRESET
         assert bool(node.PRUNE) == (told == "fast")  # fast is paper with pruning
-        assert (cfg.TRAINER.COOP.CTX_INIT == "a photo of a") == path.stem.startswith("vit")
+        hosts = {name.lower(): name for name in TRAINER_REGISTRY.registered_names()}
+        named = [hosts[part] for part in path.stem.split("_") if part in hosts]
+        assert (named[0] if named else "CoOp") == node.HOST
+        if not named:
+            assert (cfg.TRAINER.COOP.CTX_INIT == "a photo of a") == path.stem.startswith("vit")
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/datasets/*.yaml")), ids=lambda p: p.stem)

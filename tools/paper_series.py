@@ -16,7 +16,7 @@ from tools.result_gaps import Gap, make_gap
 from tools.result_published import Published, PublishedFigures
 from tools.result_runs import Collection, Found
 from tools.run_layout import PROTOCOLS, Place
-from tools.run_names import EMBEDDED, natural, rank_dataset, rank_method
+from tools.run_names import EMBEDDED, host_of, natural, rank_dataset, rank_method
 from tools.run_reader import RunProblem, read_run
 
 NO_RUN = "no run"
@@ -218,28 +218,30 @@ def by_protocol(found: Iterable[Found]) -> dict[str, list[Found]]:
         groups[item.place.protocol or ""].append(item)
     fewshot = groups["fewshot"]
     tested = {item.place.model.folder.parent for item in groups["xd_test"] if item.place.model}
-    special = {item.folder for item in fewshot if _has_xd_config(item.place)}
+    special = {item.folder for item in fewshot if _has_xd_config(item)}
     groups["xd_train"] = [i for i in fewshot if i.folder in special or i.place.folder.parent in tested]
     trained = {item.folder for item in groups["xd_train"]}
     datasets = {item.place.dataset for item in fewshot if item.folder not in trained}
-    general = {_where(item.place) for item in fewshot if item.folder not in special}
+    general = {_where(item) for item in fewshot if item.folder not in special}
     groups["fewshot"] = [
         item
         for item in fewshot
         if (not datasets or item.place.dataset in datasets)
-        and (item.folder not in special or _where(item.place) not in general)
+        and (item.folder not in special or _where(item) not in general)
     ]
     return groups
 
 
-def _has_xd_config(place: Place) -> bool:
+def _has_xd_config(run: Found) -> bool:
     """Whether a few-shot run has the config of its method for other data sets, and not that for few-shot runs."""
-    xd, fewshot = (own_config(place.trainer or "", key, place.dataset or "", place.shots) for key in ("xd", "fewshot"))
+    place = run.place
+    where = place.dataset or "", place.shots, host_of(run.method)
+    xd, fewshot = (own_config(place.trainer or "", key, *where) for key in ("xd", "fewshot"))
     return place.config == xd != fewshot
 
 
-def _where(place: Place) -> tuple:
-    return place.trainer, place.dataset, place.shots
+def _where(run: Found) -> tuple:
+    return run.method, run.place.dataset, run.place.shots
 
 
 def _family(protocol: str) -> str:
@@ -270,7 +272,9 @@ def _config_of(key: Key, kin: dict[Key, Series]) -> str:
             return series.config
     changed = set()  # what all other runs have instead of their scripts' choice
     for other, series in kin.items():
-        own = own_config(series.trainer, _family(key.protocol), other.source or other.dataset, other.shots)
+        own = own_config(
+            series.trainer, _family(key.protocol), other.source or other.dataset, other.shots, host_of(series.method)
+        )
         changed.add("" if series.config == own else series.config)
     return changed.pop() if len(changed) == 1 else ""
 

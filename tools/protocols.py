@@ -6,6 +6,8 @@ Where a run lies is said by tools/run_layout.py. A method is a folder of `script
     variants: [CoOp2]                   # other trainers that its scripts run with TRAINER=CoOp2 (default: none)
     trains: true                        # false: everything is an evaluation
     transfers: true                     # false: a trained model knows its own classes only, so there are no new ones
+    hosts: {MaPLe: {base2new: {"*": …}}}  # of a method that wraps another: configs around other hosts, asked for with
+                                        # HOST=MaPLe; those of `configs` are around its usual one
     configs:                            # protocol -> pattern -> config; the first pattern that fits counts
       base2new: {"shapes*": mini_vit8_ep20, "imagenet": vit_b16_ep50_ctxv1, "*": vit_b16_ep200_ctxv1}
       fewshot: {"shapes*": mini_vit8_ep20, "* 1": vit_b16_ep50, "*": vit_b16}
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -46,17 +48,31 @@ class MethodFiles:
     configs: dict[str, dict[str, str]]
     variants: tuple[str, ...] = ()
     transfers: bool = True
+    hosts: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
 
-    def config(self, key: str, dataset: str, shots: int) -> str:
-        """Stem of the config of a protocol, a data set and a number of shots.
+    def config(self, key: str, dataset: str, shots: int, host: str = "") -> str:
+        """Stem of the config of a protocol, a data set and a number of shots, around a host ("": the usual one).
 
         Raises:
             ProtocolError: the method has none.
         """
-        for pattern, config in self.configs.get(key, {}).items():
+        self.check_host(host)
+        configs = self.hosts[host] if host else self.configs
+        for pattern, config in configs.get(key, {}).items():
             if fnmatchcase(dataset, pattern) or fnmatchcase(f"{dataset} {shots}", pattern):
                 return config
-        raise ProtocolError(f"scripts/{self.folder}/method.yaml names no config for {key} on {dataset}.")
+        around = f" around {host}" if host else ""
+        raise ProtocolError(f"scripts/{self.folder}/method.yaml names no config for {key} on {dataset}{around}.")
+
+    def check_host(self, host: str) -> None:
+        """Refuse a host that the method has no configs for.
+
+        Raises:
+            ProtocolError: it has none, or it wraps no host at all.
+        """
+        if host and host not in self.hosts:
+            there = f"HOST can be: {' '.join(self.hosts)}" if self.hosts else "it takes no HOST"
+            raise ProtocolError(f"{self.trainer} has no scripts around {host}; {there}")
 
     def check_transfer(self, protocol: str) -> None:
         """Refuse what a model that is tied to its classes can't do.
@@ -85,7 +101,7 @@ def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
     try:
         variants = tuple(tree.get("variants", ()))
         flags = (tree.get("trains", True), tree["configs"], variants, tree.get("transfers", True))
-        return MethodFiles(folder, tree["trainer"], *flags)
+        return MethodFiles(folder, tree["trainer"], *flags, tree.get("hosts", {}))
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{path} must name trainer and configs ({error!r}).") from None
 
@@ -110,15 +126,18 @@ def method_of(trainer: str, root: Path = ROOT) -> MethodFiles:
     raise ProtocolError(f"no scripts run the trainer {trainer}, only {there}")
 
 
-def own_config(trainer: str, key: str, dataset: str, shots: int | None) -> str:
+def own_config(trainer: str, key: str, dataset: str, shots: int | None, host: str | None = None) -> str:
     """The config that a trainer's scripts choose for a key of `method.yaml`; "" where they choose none.
 
     Args:
+        host: what it wraps; one without configs of its own is the usual one.
         dataset: what is trained on, or evaluated where nothing is trained.
         shots: images a class; None where nothing is trained.
     """
     try:
-        return method_of(trainer).config(key, dataset, DEFAULT_SHOTS if shots is None else shots)
+        files = method_of(trainer)
+        around = host if host in files.hosts else ""
+        return files.config(key, dataset, DEFAULT_SHOTS if shots is None else shots, around or "")
     except ProtocolError:
         return ""
 
@@ -151,6 +170,7 @@ class Run:
         dataset: stem of a file in `configs/datasets`; that of the test, where a model is tested elsewhere.
         config: stem of a file in `config_folder`; "": the method's own for this protocol.
         trainer: registered name; "": the method's.
+        host: what the method wraps, one of its `hosts`; "": the usual one.
         source: data set of the training for other data sets and domains; "": ImageNet, or `shapes` on its domains.
         output: folder of all runs.
         options: entries of the config to change, KEY VALUE ….
@@ -163,6 +183,7 @@ class Run:
     shots: int = DEFAULT_SHOTS
     config: str = ""
     trainer: str = ""
+    host: str = ""
     source: str = ""
     output: str = DEFAULT_OUTPUT
     options: tuple[str, ...] = ()
@@ -185,7 +206,7 @@ class Run:
             if not (self.root / "configs/datasets" / f"{name}.yaml").is_file():
                 there = " ".join(config_stems(self.root / "configs/datasets"))
                 raise ProtocolError(f"unknown data set '{name}'; there are: {there}")
-        own = files.config(protocol.configs, source if protocol.configs == "xd" else dataset, self.shots)
+        own = files.config(protocol.configs, source if protocol.configs == "xd" else dataset, self.shots, self.host)
         run = replace(self, dataset=dataset, source=source, config=self.config or own)
         run = replace(run, trainer=self.trainer or files.trainer)
         if not run.config_file.is_file():
@@ -236,7 +257,7 @@ class Run:
     def environment(self) -> dict[str, str]:
         """Variables that the script needs to make this run: those that are not at their defaults."""
         plain = replace(self, config="", trainer="").resolved()
-        named = {"CFG": (self.config, plain.config), "TRAINER": (self.trainer, plain.trainer)}
+        named = {"HOST": (self.host, ""), "CFG": (self.config, plain.config), "TRAINER": (self.trainer, plain.trainer)}
         if self.protocol == "xd_train":
             named["SOURCE"] = (self.source, SOURCE)
         elif self.protocol == "xd_test":

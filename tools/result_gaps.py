@@ -60,9 +60,11 @@ def command(method: str, place: Place, output: Path) -> str:
     """
     assert place.protocol is not None
     assert place.trainer is not None
+    files, host = method_of(place.trainer), host_of(method) or ""
     run = Run(
         protocol=place.protocol,
-        method=method_of(place.trainer).folder,
+        method=files.folder,
+        host=host if host in files.hosts else "",
         dataset=place.dataset or "",
         seed=int(place.seed) if "SEED" in PROTOCOLS[place.protocol].arguments else 1,
         shots=DEFAULT_SHOTS if place.shots is None else place.shots,
@@ -71,7 +73,7 @@ def command(method: str, place: Place, output: Path) -> str:
         source=place.source or "",
         output=_output(output),
     ).resolved()
-    key, host = f"TRAINER.{place.trainer.upper()}.HOST", host_of(method)
+    key = f"TRAINER.{place.trainer.upper()}.HOST"
     if host and host != settings_of([run.config_file]).get(key, DEFAULT_HOST):
         run = replace(run, options=(key, host))
     return run.shell_line()

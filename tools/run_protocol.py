@@ -31,7 +31,7 @@ Usage: bash {script} {arguments} [KEY VALUE ...]
 
 Example: bash {script} {example}
 
-From the environment: DATA OUTPUT SHOTS CFG TRAINER SOURCE LOADEP PYTHON (see scripts/common.sh).
+From the environment: DATA OUTPUT SHOTS CFG TRAINER HOST SOURCE LOADEP PYTHON (see scripts/common.sh).
 A finished run is skipped; an interrupted one goes on where it stopped: give the same command again."""
 ARGUMENTS = {  # name -> (help, example)
     "DATASET": ("a data set:\n             {datasets}", "shapes"),
@@ -113,6 +113,7 @@ def read_arguments(method: str, protocol: str, arguments: Sequence[str], env: Ma
         shots=int(shots),
         config=env.get("CFG", ""),
         trainer=env.get("TRAINER", ""),
+        host=env.get("HOST", ""),
         source=env.get("SOURCE", ""),
         output=from_caller(env.get("OUTPUT") or str(ROOT / DEFAULT_OUTPUT), env),
         options=options,

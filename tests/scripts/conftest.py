@@ -16,8 +16,9 @@ CONFIGS = (
     *("trainers/CoOp/mini_vit8_ep20", "trainers/CoOp/vit_b16_ep200_ctxv1", "trainers/CoOp/vit_b16_ep50_ctxv1"),
     *("trainers/CoOp/vit_b16", "trainers/CoOp/vit_b16_ep100", "trainers/CoOp/vit_b16_ep50"),
     *("trainers/Spotlighter/mini_vit8_ep15_paper", "trainers/Spotlighter/vit_b16_ep15_paper"),
+    "trainers/Spotlighter/mini_vit8_ep5_maple_paper",
 )
-OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "LOADEP", "PYTHON", "SEEDS", "DATASET", "JOBS")
+OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "HOST", "LOADEP", "PYTHON", "SEEDS", "DATASET", "JOBS")
 
 TRAIN_PY = '''\
 """Stands for the real train.py: appends its arguments to calls.jsonl and writes metrics.json."""

@@ -106,6 +106,20 @@ def test_wrong_arguments(copy, script, argv, message):
     assert f"Usage: bash scripts/{script}.sh " in done.stderr
 
 
+def test_another_host(copy):
+    """The config around a host has a folder of its own; what has none is refused."""
+    assert copy.run("scripts/spotlighter/base2new_train.sh", "shapes", 1, HOST="MaPLe").returncode == 0
+    config = "mini_vit8_ep5_maple_paper"
+    assert copy.calls[0][copy.calls[0].index("--config-file") + 1] == f"configs/trainers/Spotlighter/{config}.yaml"
+    assert f"/Spotlighter/{config}/" in copy.calls[0][copy.calls[0].index("--output-dir") + 1]
+    done = copy.run("scripts/spotlighter/base2new_test.sh", "shapes", 2, HOST="MaPLe")
+    assert "Train first: HOST=MaPLe bash scripts/spotlighter/base2new_train.sh shapes 2\n" in done.stderr
+    done = copy.run("scripts/spotlighter/base2new_train.sh", "shapes", 1, HOST="VPT")
+    assert "error: Spotlighter has no scripts around VPT; HOST can be: CoCoOp MaPLe" in done.stderr
+    done = copy.run("scripts/coop/base2new_train.sh", "shapes", 1, HOST="VPT")
+    assert done.stderr == "error: CoOp has no scripts around VPT; it takes no HOST\n"
+
+
 def test_unknown_source(copy):
     done = copy.run("scripts/coop/xd_train.sh", 1, SOURCE="imagenet21k")
     assert (done.returncode, copy.calls) == (1, [])
@@ -118,10 +132,15 @@ def test_unknown_source(copy):
 @pytest.mark.parametrize("folder", method_folders())
 def test_methods_name_what_exists(folder):
     files = method_files(folder)
-    configs = {config for patterns in files.configs.values() for config in patterns.values()}
+    protocols = [files.configs, *files.hosts.values()]
+    configs = {config for keys in protocols for patterns in keys.values() for config in patterns.values()}
     there = {path.stem for path in (ROOT / "configs/trainers" / files.trainer).glob("*.yaml")}
     assert configs <= there
-    assert set(files.configs) <= {protocol.configs for protocol in PROTOCOLS.values()}
+    assert {key for keys in protocols for key in keys} <= {protocol.configs for protocol in PROTOCOLS.values()}
+    for host, keys in files.hosts.items():
+        for config in {config for patterns in keys.values() for config in patterns.values()}:
+            tree = yaml.safe_load((ROOT / f"configs/trainers/{files.trainer}/{config}.yaml").read_text())
+            assert tree["TRAINER"][files.trainer.upper()]["HOST"] == host
     for path in (ROOT / "scripts" / folder).glob("*.sh"):
         if path.stem in PROTOCOLS:
             key = PROTOCOLS[path.stem].configs

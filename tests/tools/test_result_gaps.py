@@ -38,7 +38,12 @@ DTD = Place(2, "base2new_train", None, "dtd", "CoOp", None, 16)
         (
             "MaPLe w/ Spotlighter",
             {"trainer": "Spotlighter"},
-            "bash scripts/spotlighter/base2new_train.sh dtd 2 TRAINER.SPOTLIGHTER.HOST MaPLe",
+            "HOST=MaPLe bash scripts/spotlighter/base2new_train.sh dtd 2",
+        ),
+        (
+            "VPT w/ Spotlighter",
+            {"trainer": "Spotlighter"},
+            "bash scripts/spotlighter/base2new_train.sh dtd 2 TRAINER.SPOTLIGHTER.HOST VPT",
         ),
     ],
 )
@@ -87,7 +92,7 @@ def test_output(output, expected):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer": "KgCoOp"}, "no scripts run the trainer KgCoOp, only CoOp"),
+        ({"trainer": "KgCoOp"}, "no scripts run the trainer KgCoOp, only CoCoOp CoOp "),
         ({"config": "mine"}, "no config configs/trainers/CoOp/mine.yaml; CFG can be: mini_vit8_ep20 "),
         ({"dataset": "birds"}, "unknown data set 'birds'; there are: "),
         ({"trainer": "ZeroshotCLIP", "protocol": "fewshot"}, "scripts/zsclip/method.yaml names no config for fewshot"),

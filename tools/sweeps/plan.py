@@ -1,7 +1,8 @@
 """A plan: methods x data sets x seeds x shots x changed entries of the config, as a list of runs that know their order.
 
     protocol: base2new              # base2new, fewshot, xd (other data sets and domains) or zeroshot
-    methods: [zsclip, coop]         # folders of scripts/; one that knows its own classes only has no new ones
+    methods: [zsclip, coop]         # folders of scripts/; one that knows its own classes only has no new ones;
+                                    # spotlighter:MaPLe is spotlighter with HOST=MaPLe
     datasets: [shapes, eurosat]     # files of configs/datasets; of xd, those that the model is tested on
     seeds: [1, 2, 3]                # default: 1 2 3; a method that trains nothing runs once, with the first
     shots: [16]                     # default: 16
@@ -29,6 +30,7 @@ from tools.protocols import (
     DEFAULT_SHOTS,
     PROTOCOLS,
     ROOT,
+    MethodFiles,
     ProtocolError,
     Run,
     config_stems,
@@ -80,7 +82,7 @@ class Job:
 
     def __str__(self) -> str:
         run = self.run
-        parts = [run.protocol, run.method, run.dataset]
+        parts = [run.protocol, f"{run.method}:{run.host}" if run.host else run.method, run.dataset]
         if run.protocol != "zeroshot":
             parts += [f"{run.shots} shots", f"seed {run.seed}"]
         return " ".join([*parts, *([self.variant] if self.variant else [])])
@@ -155,7 +157,7 @@ class _Block:
         self.output, self.root = output, root
         there = config_stems(root / "configs/datasets")
         self.family = _known("protocol", block["protocol"], FAMILIES)
-        self.methods = [_known("method", name, method_folders(root)) for name in _list(block["methods"])]
+        self.methods = [self._method(name) for name in _list(block["methods"])]
         self.datasets = [_known("data set", name, there) for name in _list(block["datasets"])]
         self.seeds = [_number("seeds", seed, 0) for seed in _list(block.get("seeds", [1, 2, 3]))]
         self.shots = [_number("shots", shots, -1) for shots in _list(block.get("shots", [DEFAULT_SHOTS]))]
@@ -169,6 +171,16 @@ class _Block:
         for name in self.configs:
             _known("method of the block", name, self.methods)
         self.options = {name: _options(name, changed) for name, changed in self.overrides.items()}
+
+    def _method(self, name: Any) -> str:
+        """`FOLDER`, or `FOLDER:HOST`, if both are there."""
+        folder, _, host = str(name).partition(":")
+        _known("method", folder, method_folders(self.root))
+        try:
+            method_files(folder, self.root).check_host(host)
+        except ProtocolError as error:
+            raise PlanError(str(error)) from None
+        return str(name)
 
     def jobs(self) -> Iterator[Job]:
         for method in self.methods:
@@ -197,7 +209,7 @@ class _Block:
         Raises:
             ProtocolError: it can make none of them.
         """
-        names, files = FAMILIES[self.family], method_files(method, self.root)
+        names, files = FAMILIES[self.family], self._files(method)
         if files.transfers or len(names) == 1:
             return names
         files.check_transfer(names[0])
@@ -207,9 +219,11 @@ class _Block:
         self, protocol: str, method: str, dataset: str, shots: int, seed: int, variant: str, options: tuple[str, ...]
     ) -> Run:
         seedless = "SEED" not in PROTOCOLS[protocol].arguments
+        folder, _, host = method.partition(":")
         return Run(
             protocol=protocol,
-            method=method,
+            method=folder,
+            host=host,
             dataset=dataset,
             seed=1 if seedless else seed,
             shots=DEFAULT_SHOTS if seedless else shots,
@@ -221,18 +235,21 @@ class _Block:
         )
 
     def _seeds_of(self, method: str) -> list[int]:
-        return self.seeds if method_files(method, self.root).trains else self.seeds[:1]
+        return self.seeds if self._files(method).trains else self.seeds[:1]
+
+    def _files(self, method: str) -> MethodFiles:
+        return method_files(method.partition(":")[0], self.root)
 
     def _config(self, method: str) -> str:
         """The config that the block names for a method; "": the method's own."""
         name = self.configs.get(method)
         if name is None:
             return ""
-        folder = self.root / "configs/trainers" / method_files(method, self.root).trainer
+        folder = self.root / "configs/trainers" / self._files(method).trainer
         return _known(f"config of {method}", name, config_stems(folder))
 
     def _check_script(self, method: str, protocol: str) -> None:
-        script = self.root / "scripts" / method / f"{protocol}.sh"
+        script = self.root / "scripts" / method.partition(":")[0] / f"{protocol}.sh"
         if not script.is_file():
             there = [f for f, names in FAMILIES.items() if (script.parent / f"{names[0]}.sh").is_file()]
             raise PlanError(f"{method} has no {script.name}; it has {' and '.join(there) or 'no protocol'}")

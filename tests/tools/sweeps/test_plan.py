@@ -93,6 +93,14 @@ def test_overrides_have_their_own_folder():
     assert low.run.options == options == test.run.options
 
 
+def test_another_host_is_behind_a_colon():
+    tree = {"protocol": "base2new", "methods": ["spotlighter:MaPLe"], "datasets": ["shapes"], "seeds": [1]}
+    assert lines(tree) == [
+        "HOST=MaPLe bash scripts/spotlighter/base2new_train.sh shapes 1",
+        "HOST=MaPLe bash scripts/spotlighter/base2new_test.sh shapes 1",
+    ]
+
+
 def test_blocks_share_what_stands_beside_them_and_duplicates_are_merged():
     block = {"protocol": "fewshot", "methods": ["coop"], "datasets": ["dtd"]}
     tree = {"seeds": [1], "runs": [block, block, {**block, "seeds": [1, 2]}]}
@@ -128,6 +136,7 @@ GOOD = {"protocol": "base2new", "methods": ["coop"], "datasets": ["dtd"]}
         ({"methods": ["coop"]}, "a block does not say protocol and datasets"),
         (GOOD | {"seed": 1}, "unknown key 'seed'; did you mean 'seeds'? There are: protocol methods datasets seeds"),
         (GOOD | {"protocol": "base2now"}, "unknown protocol 'base2now'; did you mean 'base2new'? There are: base2new"),
+        (GOOD | {"methods": ["spotlighter:VPT"]}, "Spotlighter has no scripts around VPT; HOST can be: CoCoOp"),
         (GOOD | {"methods": ["cop"]}, "unknown method 'cop'; did you mean 'coop'? There are: "),
         (GOOD | {"datasets": ["eurosad"]}, "unknown data set 'eurosad'; did you mean 'eurosat'? There are: "),
         (GOOD | {"datasets": ["mnist_9"]}, "unknown data set 'mnist_9'; there are: caltech101 "),
