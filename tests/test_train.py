@@ -331,12 +331,14 @@ def test_checkpoint_of_another_backbone_of_the_same_size(run, tmp_path):
     assert "another backbone" in line
 
 
-def test_class_specific_context_on_other_classes(run, tmp_path):
+@pytest.mark.parametrize("classes", ["all", "new"])  # other sizes, and the same sizes
+def test_class_specific_context_on_other_classes(run, tmp_path, classes):
     csc = ("TRAINER.COOP.CSC", "True", "TRAINER.COOP.N_CTX", "2")
     assert run("DATASET.SUBSAMPLE_CLASSES", "base", *csc)[0] == 0
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"), "--load-epoch", "2")
-    line = sentence(run("DATASET.SUBSAMPLE_CLASSES", "all", *csc, output="eval", flags=flags))
-    assert "ctx" in line
+    line = sentence(run("DATASET.SUBSAMPLE_CLASSES", classes, *csc, output="eval", flags=flags))
+    assert "was trained on other classes (2, from 'red square' to 'green_square')" in line
+    assert "what CoOp trains here belongs to its classes; test it on the same ones, in their order" in line
 
 
 def test_truncated_checkpoint(run, tmp_path):

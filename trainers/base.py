@@ -131,16 +131,22 @@ class MethodTrainer(TrainerX):
         }
 
     def check_checkpoint_facts(self, facts: dict[str, Any], path: Path) -> None:
-        """Refuse trained tensors that belong to other frozen weights; their shapes alone would not tell.
+        """Refuse trained tensors that belong to other frozen weights or classes; their shapes alone would not tell.
 
         Raises:
-            RuntimeError: the file was made with another backbone.
+            RuntimeError: the file was made with another backbone, or on other classes by a method tied to them.
         """
         if facts and facts.get("fingerprint") != self.backbone.fingerprint:
             raise RuntimeError(
                 f"{path} was made with another backbone: {facts.get('backbone')} (fingerprint "
                 f"{facts.get('fingerprint')}), now it is {self.backbone.name} ({self.backbone.fingerprint}); "
                 "set MODEL.BACKBONE.NAME to the former one."
+            )
+        names = facts.get("class_names")
+        if self.method.tied_to_classes and names and names != list(self.method.space.names):
+            raise RuntimeError(
+                f"{path} was trained on other classes ({len(names)}, from '{names[0]}' to '{names[-1]}'), and what "
+                f"{self.cfg.TRAINER.NAME} trains here belongs to its classes; test it on the same ones, in their order."
             )
 
     def load_model(self, directory: str | os.PathLike, epoch: int | None = None) -> None:

@@ -53,6 +53,7 @@ class CoOpMethod(Method):
             rows = (len(space), n_ctx) if csc else (n_ctx,)
             ctx = torch.randn(*rows, backbone.text.width) * CTX_STD
         self.ctx = nn.Parameter(ctx)  # [M, w] or [C, M, w]
+        self.tied_to_classes = self.ctx.dim() == 3
 
     def prepare(self, space: LabelSpace) -> TextBatch:
         return self.backbone.text.prepare(space, self.words, self.ctx.shape[-2], self.position)

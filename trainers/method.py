@@ -59,7 +59,8 @@ class Method(nn.Module):
     """Base of all methods: frozen CLIP; a subclass says which text it reads and what it trains.
 
     The module's parameters are the trainable tensors and its state dict is what a checkpoint holds, so nothing in it
-    depends on the class names: a model trained on one label space loads, strictly, on another.
+    depends on the class names: a model trained on one label space loads, strictly, on another. A method that can't
+    promise this says so by `tied_to_classes`.
 
     Another method, such as Spotlighter, may stand on this one, its host. For that a host says what is frozen, how
     hidden tokens reach the space of the logits, and what it adds to the loss: `frozen_text` to `after_epoch`.
@@ -72,6 +73,7 @@ class Method(nn.Module):
     text_depends_on_image = False  # True: `text` can't be computed once per label space (CoCoOp)
     text_trains = True  # False: no gradient reaches `text`, so that training computes it once per label space, too
     image_trains = False  # True: `image` is not frozen CLIP's
+    tied_to_classes = False  # True: what is trained belongs to its classes and can't be used on others
     classification_weight = 1.0  # of the cross-entropy in the method's loss
 
     def __init__(self, backbone: Backbone, space: LabelSpace):

@@ -39,6 +39,7 @@ class SpotlighterMethod(Method):
         super().__init__(host.backbone, host.space)
         self.text_depends_on_image = host.text_depends_on_image
         self.host, self.head = host, head
+        self.tied_to_classes = host.tied_to_classes
         self.prune, self.prune_train = dict(prune or {}), prune_train
         tower = self.backbone.vision
         left = min(kept_counts(self.prune, tower.n_blocks, tower.vit.grid**2).values(), default=tower.vit.grid**2)
