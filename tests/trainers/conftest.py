@@ -1,0 +1,60 @@
+"""What the tests of all trainers share."""
+
+import pytest
+import torch
+
+import train
+from clip.backbone import Backbone
+from clip.model import CLIP, CLIPSpec
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+from tests.trainers.every import OPTIONS
+
+
+@pytest.fixture
+def make_any(trainer_of):
+    """Builds any trainer on the two base classes, or on others: make_any(name, KEY, value, …)."""
+
+    def build(name, *opts, classes="base", output="run"):
+        fixed = ("DATASET.SUBSAMPLE_CLASSES", classes, *OPTIONS.get(name, ()))
+        return trainer_of(*fixed, *(str(opt) for opt in opts), trainer=name, output=output)
+
+    return build
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    return str(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def uneven_clip():
+    """A random CLIP of three blocks a tower, of another width each, 128 for text and 64 for images; lively norms."""
+    torch.manual_seed(4)
+    model = CLIP(CLIPSpec(32, 32, 3, 64, 8, 77, 49408, 128, 2, 3)).eval()
+    with torch.no_grad():
+        model.token_embedding.weight.normal_(std=0.5)
+        for norm in (module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)):
+            norm.weight.normal_(1, 0.3)
+            norm.bias.normal_(0, 0.3)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture
+def uneven(uneven_clip):
+    return Backbone(uneven_clip)
+
+
+@pytest.fixture
+def method_of():
+    """Builds a trainer's method from its options, without data: method_of(name, backbone, space, KEY, value, …)."""
+
+    def build(name, backbone, space, *opts):
+        cfg = get_cfg_default()
+        train.extend_cfg(cfg)
+        trainer = TRAINER_REGISTRY.get(name)
+        named = [f"TRAINER.{trainer.node}.{opt}" if i % 2 == 0 else opt for i, opt in enumerate(opts)]
+        cfg.merge_from_list(named)
+        return trainer.make_method(cfg, backbone, space)
+
+    return build
