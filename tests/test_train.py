@@ -153,12 +153,6 @@ def test_train_then_test_on_new_classes(run, tmp_path):
     assert f"* accuracy: {accuracy:.2f}%" in out
 
 
-def test_checkpoint_holds_only_the_context(run, tmp_path):
-    assert run("TRAINER.COOP.N_CTX", "3")[0] == 0
-    saved = torch.load(tmp_path / "run" / "prompt_learner" / "model.pth.tar-2", weights_only=True)
-    assert set(saved["state_dict"]) == {"ctx"}
-
-
 def test_same_seed_same_result_other_seed_other_result(run, tmp_path):
     def context(output, seed):
         assert run("SEED", seed, "TRAINER.COOP.N_CTX", "2", output=output)[0] == 0
@@ -168,31 +162,6 @@ def test_same_seed_same_result_other_seed_other_result(run, tmp_path):
     first = context("a", "0")
     assert torch.equal(first, context("b", "0"))
     assert not torch.equal(first, context("c", "1"))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        ("TRAINER.COOP.N_CTX", "3"),
-        ("TRAINER.COOP.CSC", "True"),
-        ("TRAINER.COOP.CTX_INIT", "a photo of a"),
-        ("TRAINER.COOP.CLASS_TOKEN_POSITION", "front"),
-        ("TRAINER.COOP.PREC", "bf16"),
-    ],
-)
-def test_every_key_of_coop_changes_the_logits(trainer_of, images, change):
-    base = ("TRAINER.COOP.N_CTX", "2")
-    plain, changed = trainer_of(*base), trainer_of(*base, *change)
-    assert not torch.equal(plain.model_inference(images), changed.model_inference(images))
-
-
-@pytest.mark.parametrize("prec", ["fp32", "amp", "bf16"])
-def test_every_precision_trains_with_fp32_parameters(run, tmp_path, prec):
-    assert run("TRAINER.COOP.PREC", prec, "TRAINER.COOP.N_CTX", "2")[0] == 0
-    saved = torch.load(tmp_path / "run" / "prompt_learner" / "model.pth.tar-2", weights_only=True)
-    assert saved["state_dict"]["ctx"].dtype == torch.float32
-    assert saved["state_dict"]["ctx"].isfinite().all()
-    assert [row["lr"] for row in metrics(tmp_path)["epochs"]] == [0.1, pytest.approx(0.05)]
 
 
 def test_initial_weights_are_those_of_the_method_as_in_the_family(run, trainer_of, tmp_path):

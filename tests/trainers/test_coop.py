@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import clip
-from clip.backbone import Backbone, LabelSpace
+from clip.backbone import Backbone
 from clip.simple_tokenizer import SimpleTokenizer
 from trainers.coop import CoOpMethod
 
@@ -61,31 +61,12 @@ def test_random_context_has_the_published_spread(backbone, space):
     assert ctx.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-def test_one_step_moves_the_context_and_nothing_else(tiny_clip, backbone, space, images):
-    method = CoOpMethod(backbone, space, 4)
-    before = {name: tensor.clone() for name, tensor in tiny_clip.state_dict().items()}
-    ctx = method.ctx.detach().clone()
-    optimiser = torch.optim.SGD(method.trainables().values(), lr=0.1)
-    method.losses(images, torch.tensor([0, 1, 2, 3, 0])).total.backward()
-    optimiser.step()
-    assert (method.ctx != ctx).all(dim=1).any()
-    assert all(torch.equal(before[name], tensor) for name, tensor in tiny_clip.state_dict().items())
-    assert all(p.grad is None for p in tiny_clip.parameters())
-
-
 def test_loss_is_cross_entropy(backbone, space, images):
     label = torch.tensor([0, 1, 2, 3, 0])
     out = CoOpMethod(backbone, space, 4).losses(images, label)
     p = torch.exp(out.logits.double() - out.logits.double().logsumexp(1, keepdim=True))
     assert out.total.item() == pytest.approx(-p[torch.arange(5), label].log().mean().item(), rel=1e-5)
     assert set(out.terms) == {"ce"}
-
-
-def test_shared_context_loads_strictly_on_other_classes(backbone, space, images):
-    trained = CoOpMethod(backbone, space, 4)
-    other = CoOpMethod(backbone, LabelSpace(("a crane (bird)", "Boeing 737-200")), 4)
-    other.load_state_dict(trained.state_dict())
-    torch.testing.assert_close(other(images), trained(images, other.space))
 
 
 @pytest.mark.parametrize(
