@@ -75,7 +75,7 @@ def test_its_other_keys_change_something(example, make_any, images, key):
 
 
 def test_spotlighter_stands_on_it(example, make_any, images, tmp_path):
-    stands = test_every_host.test_spotlighter_stands_on_every_method_whose_text_does_not_depend_on_the_image
+    stands = test_every_host.test_spotlighter_stands_on_every_other_method
     stands(make_any, images, str(tmp_path / "run"), NAME)
     log = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert {"ce", "host_hold"} <= set(log["epochs"][0]["train"])

@@ -20,7 +20,7 @@ HOSTS = [name for name in WITH_TEXT if is_host(TRAINER_REGISTRY.get(name))]
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_spotlighter_stands_on_every_method_whose_text_does_not_depend_on_the_image(make_any, images, run_folder, host):
+def test_spotlighter_stands_on_every_other_method(make_any, images, run_folder, host):
     options = ("TRAINER.SPOTLIGHTER.HOST", host, *OPTIONS.get(host, ()))
     alone = make_any(host, output="alone").method
     if alone.text_depends_on_image:
