@@ -18,11 +18,14 @@ from trainers.base import MethodTrainer
 UNTRAINED = {"ZeroshotCLIP", "ZeroshotCLIP2"}
 # What a trainer can't run without on six pictures of 16 patches a class: KEY, value, ….
 OPTIONS: dict[str, tuple[str, ...]] = {
+    "LinearProbe": ("OPTIM.MAX_EPOCH", "1"),  # solves once
     "CoCoOp": ("SEED", "2"),  # the toy's net has two hidden units, and with seed 1 neither is ever active
 }
 # What a trainer does not do, by design, and need not be tested for: trainer → "steps" (training is one step of an
 # optimiser after another) or "text" (logits are cosines with texts) → why.
-EXEMPT: dict[str, dict[str, str]] = {}
+EXEMPT: dict[str, dict[str, str]] = {
+    "LinearProbe": {"steps": "a solver finds its head at once", "text": "logits are linear in the image features"},
+}
 # Trained tensors whose gradient is zero in a whole run of two epochs: trainer → tensor → why.
 NO_GRADIENT: dict[str, dict[str, str]] = {}
 # The other value of a key, by KEY or by NODE.KEY; numbers and switches change by themselves (test_every_key.py). A
@@ -36,6 +39,17 @@ OTHER_VALUE = {
     "IVLP.PROMPT_DEPTH_TEXT": 1,  # more than the toy's two blocks is cut
     "IVLP.PROMPT_DEPTH_VISION": 1,
     "MAPLE.PROMPT_DEPTH": 1,
+    "LINEARPROBE.C": 0.1,
+    "LINEARPROBE.SOLVER": "torch",
+    "LINEARPROBE.MAX_ITER": 1,
+    "PROMPTSRC.PROMPT_DEPTH_TEXT": 1,
+    "PROMPTSRC.PROMPT_DEPTH_VISION": 1,
+    "PROMPTSRC.TEXT_TARGET": "unit",
+    "PROMPTSRC.KL_MEAN": "batch",
+    "PROMPTSRC.GPA": "off",
+    "PROMPTSRC.GPA_MEAN": (1.0, "OPTIM.MAX_EPOCH", 2),  # an average over one epoch has one weight
+    "PROMPTSRC.GPA_STD": (9.0, "OPTIM.MAX_EPOCH", 2),
+    "PROMPTSRC.KEEP_WORDS": (False, "TRAINER.PROMPTSRC.N_CTX_TEXT", 2),
 }
 MEMORY_ONLY = "TEXT_CHUNK"  # the one key that must not change the result
 # Nodes, or keys, whose effect another file tests.
