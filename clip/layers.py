@@ -53,6 +53,13 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
+class Linear(nn.Linear):
+    """A linear layer whose bias may have more precision than its weight, as one that is trained has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias.to(self.weight.dtype))
+
+
 class QuickGELU(nn.Module):
     """x · sigmoid(1.702 x), written with SiLU, which keeps one tensor for the backward pass instead of three."""
 
@@ -111,7 +118,7 @@ class ResidualAttentionBlock(nn.Module):
         self.causal = causal
         self.attn = MultiheadAttention(width, heads)
         self.ln_1 = LayerNorm(width)
-        layers = [("c_fc", nn.Linear(width, 4 * width)), ("gelu", QuickGELU()), ("c_proj", nn.Linear(4 * width, width))]
+        layers = [("c_fc", nn.Linear(width, 4 * width)), ("gelu", QuickGELU()), ("c_proj", Linear(4 * width, width))]
         self.mlp = nn.Sequential(OrderedDict(layers))
         self.ln_2 = LayerNorm(width)
 

@@ -111,6 +111,9 @@ def test_every_method_file_merges_and_its_name_tells_the_truth(path):
             assert (kind == "deep") == (node.PROMPT_DEPTH_VISION > 1)
     if path.parent.name in ("CoOp", "CoCoOp"):
         assert ("ctxv1" in path.stem) == (node.CTX_INIT == "a photo of a")
+    if path.parent.name == "CLIPFit":
+        weight = cfg.TRAINER.CLIPFIT.SIMILARITY_WEIGHT
+        assert weight == (2.0 if path.stem.endswith("_lambda2") else 8.0)
     if path.parent.name == "Spotlighter":
         node, told = cfg.TRAINER.SPOTLIGHTER, path.stem.split("_")[-1]
         presets = {"paper": "paper", "fast": "paper", "release": "release", "ctxv1": "release"}

@@ -1,5 +1,5 @@
 """The methods. Importing this package registers every trainer; a new method is one file and one line here."""
 
-from trainers import cocoop, coop, ivlp, linear_probe, maple, promptsrc, spotlighter, vpt, zsclip
+from trainers import clipfit, cocoop, coop, ivlp, linear_probe, maple, promptsrc, spotlighter, vpt, zsclip
 
-__all__ = ["cocoop", "coop", "ivlp", "linear_probe", "maple", "promptsrc", "spotlighter", "vpt", "zsclip"]
+__all__ = ["clipfit", "cocoop", "coop", "ivlp", "linear_probe", "maple", "promptsrc", "spotlighter", "vpt", "zsclip"]
