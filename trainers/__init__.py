@@ -1,5 +1,29 @@
 """The methods. Importing this package registers every trainer; a new method is one file and one line here."""
 
-from trainers import clipfit, cocoop, coop, ivlp, linear_probe, maple, promptsrc, spotlighter, vpt, zsclip
+from trainers import (
+    clipfit,
+    cocoop,
+    coop,
+    ivlp,
+    linear_probe,
+    maple,
+    promptsrc,
+    spotlighter,
+    textrefiner,
+    vpt,
+    zsclip,
+)
 
-__all__ = ["clipfit", "cocoop", "coop", "ivlp", "linear_probe", "maple", "promptsrc", "spotlighter", "vpt", "zsclip"]
+__all__ = [
+    "clipfit",
+    "cocoop",
+    "coop",
+    "ivlp",
+    "linear_probe",
+    "maple",
+    "promptsrc",
+    "spotlighter",
+    "textrefiner",
+    "vpt",
+    "zsclip",
+]

@@ -124,6 +124,8 @@ class CLIPFitMethod(Method):
         ValueError: the template has not exactly one "{}", the weight is negative, or the image tower is a ResNet.
     """
 
+    image_trains = True
+
     def __init__(self, backbone: Backbone, space: LabelSpace, template: str, similarity_weight: float = 8.0):
         super().__init__(backbone, space)
         if template.count("{}") != 1:

@@ -7,7 +7,7 @@ width, w tower width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -40,7 +40,7 @@ class ClassVectors:
         self._key: tuple | None = None
         self._vectors: Tensor | None = None
 
-    def get(self, space: LabelSpace, parameters: list[nn.Parameter], build: Callable[[LabelSpace], Tensor]) -> Tensor:
+    def get(self, space: LabelSpace, parameters: Sequence[Tensor], build: Callable[[LabelSpace], Tensor]) -> Tensor:
         """Return `build(space)` [C, d], from the cache if names and parameters are those of the last call.
 
         Args:

@@ -12,7 +12,8 @@ from yacs.config import CfgNode as CN
 from clip.backbone import Backbone, LabelSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.record import plain
-from trainers.base import MethodTrainer, declare_compute
+from trainers.base import declare_compute
+from trainers.hosts import HostedTrainer, declare_host
 from trainers.method import Method
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
 from trainers.spotlighter.initialise import fill_bank
@@ -25,7 +26,7 @@ SHARED_KEYS = ("PRESET", "HOST", "PREC", "TEXT_CHUNK", "ALPHA", "MOMENTUM")
 
 
 @TRAINER_REGISTRY.register()
-class Spotlighter(MethodTrainer):
+class Spotlighter(HostedTrainer):
     """Trainer of `SpotlighterMethod`; options under TRAINER.SPOTLIGHTER, the host's under its own node."""
 
     node = "SPOTLIGHTER"
@@ -35,7 +36,7 @@ class Spotlighter(MethodTrainer):
     def extend_cfg(cls, cfg: CN) -> None:
         node = cfg.TRAINER.SPOTLIGHTER = CN()
         node.PRESET = "paper"  # "paper" | "release": the authors' code, which reads ALPHA, MOMENTUM and RELEASE only
-        node.HOST = "CoOp"  # the registered trainer whose method is wrapped
+        declare_host(node)
         for option in fields(HeadOptions):  # TOP_K … LAMBDA3, explained there
             default = option.default
             node[option.name.upper()] = list(default) if isinstance(default, tuple) else default
@@ -53,7 +54,7 @@ class Spotlighter(MethodTrainer):
     @classmethod
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
         node = cfg.TRAINER.SPOTLIGHTER
-        host = host_trainer(node.HOST).make_method(cfg, backbone, space)
+        host = cls.make_host(cfg, backbone, space)
         if node.PRESET == "release":
             options = {name.lower(): value for name, value in node.RELEASE.items()}
             head = ReleaseHead(host.joint_width, alpha=node.ALPHA, momentum=node.MOMENTUM, **options)
@@ -74,13 +75,6 @@ class Spotlighter(MethodTrainer):
         if node.BANK_INIT not in ("kmeans", "random"):
             raise ValueError(f"TRAINER.SPOTLIGHTER.BANK_INIT must be kmeans or random, got '{node.BANK_INIT}'.")
         refuse_ignored_keys(node)
-        host, default = host_trainer(node.HOST), CN({"TRAINER": CN()})
-        host.extend_cfg(default)
-        for key in ("PREC", "TEXT_CHUNK"):
-            if cfg.TRAINER[host.node][key] != default.TRAINER.get(host.node, cfg.TRAINER[host.node])[key]:
-                raise ValueError(
-                    f"TRAINER.{host.node}.{key} is not read under Spotlighter; set TRAINER.SPOTLIGHTER.{key} instead."
-                )
 
     def build_model(self) -> None:
         self._bank_names: tuple[str, ...] | None = None  # those of the checkpoint that the bank comes from
@@ -136,22 +130,6 @@ class Spotlighter(MethodTrainer):
             if bank is not None and bank.shape[1:] == own.shape[1:] and len(bank) != len(own):
                 head.memory.resize(len(bank))
         return saved
-
-
-def host_trainer(name: str) -> type[MethodTrainer]:
-    """The trainer class of a host.
-
-    Raises:
-        ValueError: it is no registered trainer of this project, or Spotlighter itself.
-    """
-    hosts = {n: t for n in TRAINER_REGISTRY.registered_names() if is_host(t := TRAINER_REGISTRY.get(n))}
-    if name not in hosts:
-        raise ValueError(f"TRAINER.SPOTLIGHTER.HOST must be one of {', '.join(hosts)}, got '{name}'.")
-    return hosts[name]
-
-
-def is_host(trainer: type) -> bool:
-    return issubclass(trainer, MethodTrainer) and not issubclass(trainer, Spotlighter)
 
 
 def head_options(node: CN) -> HeadOptions:
