@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import train
 from clip.backbone import Backbone, LabelSpace
 from clip.model import CLIP, CLIPSpec
+from tests.trainers.cache_oracle import array, read_by_hand, softmax, unit, write_by_hand
 from trainers.coop import CoOpMethod
-from trainers.local_cache import LocalCache
 from trainers.method import Method
 from trainers.prompting import ImagePrompts, PromptedMethod, TextPrompts
 from trainers.textrefiner import RefinerOptions, TextRefinerMethod
@@ -22,19 +22,6 @@ NODE = "TRAINER.TEXTREFINER."
 OPTIONS = RefinerOptions(n_slots=6, top_k=3)
 
 
-def array(x):
-    return x.detach().double().numpy()
-
-
-def unit(x):
-    return x / np.sqrt((x * x).sum())
-
-
-def softmax(x):
-    e = np.exp(x - x.max())
-    return e / e.sum()
-
-
 def cross_entropy(logits, label):
     return -np.log(softmax(logits)[label])
 
@@ -43,89 +30,6 @@ def kl(target, logits):
     """KL of two rows of logits."""
     q, p = softmax(target), softmax(logits)
     return sum(a * (np.log(a) - np.log(b)) for a, b in zip(q, p, strict=True))
-
-
-# ---- the cache
-
-
-def read_by_hand(slots, query, temperature=1.0):
-    share = softmax(np.array([query @ slot / temperature for slot in slots]))
-    return sum(s * slot for s, slot in zip(share, slots, strict=True))
-
-
-def write_by_hand(slots, tokens, momentum, rule="sum"):
-    """One slot after the other, with the softmax over all tokens written out."""
-    tokens, result = [unit(z) for z in tokens], []
-    nearest = [max(range(len(slots)), key=lambda k: z @ slots[k]) for z in tokens]
-    for k, slot in enumerate(slots):
-        share = softmax(np.array([z @ slot for z in tokens]))
-        own = [n for n in range(len(tokens)) if nearest[n] == k]
-        if own:
-            target = sum(share[n] / share.max() * tokens[n] for n in own)
-            if rule == "mean":
-                target = target / sum(share[n] / share.max() for n in own)
-            slot = momentum * slot + (1 - momentum) * target
-        result.append(unit(slot))
-    return np.array(result)
-
-
-def test_the_cache_starts_as_unit_rows_in_the_positive_orthant():
-    slots = array(LocalCache(25, 16).slots)
-    assert (slots >= 0).all()
-    np.testing.assert_allclose((slots**2).sum(axis=1), 1, atol=1e-6)
-    assert not LocalCache(25, 16).slots.requires_grad
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.05])
-def test_a_read_is_a_softmax_over_slots(temperature):
-    cache, queries = LocalCache(7, 12, temperature=temperature), F.normalize(torch.randn(5, 12), dim=1)
-    expected = [read_by_hand(array(cache.slots), query, temperature) for query in array(queries)]
-    np.testing.assert_allclose(array(cache.read(queries)), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("rule", ["sum", "mean"])
-@pytest.mark.parametrize(("n_tokens", "n_slots"), [(40, 7), (3, 25), (1, 1)])
-def test_a_write_is_that_of_the_loop_over_slots(rule, n_tokens, n_slots):
-    torch.manual_seed(n_tokens)
-    cache, tokens = LocalCache(n_slots, 12, 0.8, rule=rule), 3 * torch.randn(n_tokens, 12)
-    expected = write_by_hand(array(cache.slots), array(tokens), 0.8, rule)
-    cache.write(tokens)
-    np.testing.assert_allclose(array(cache.slots), expected, atol=1e-6)
-
-
-def test_a_slot_without_tokens_and_a_momentum_of_one_stay():
-    cache = LocalCache(25, 12)
-    before = cache.slots.clone()
-    cache.write(torch.randn(3, 12))
-    changed = (cache.slots - before).abs().amax(dim=1) > 1e-6
-    assert 1 <= changed.sum() <= 3
-    still = LocalCache(4, 12, momentum=1.0)
-    before = still.slots.clone()
-    still.write(torch.randn(30, 12))
-    torch.testing.assert_close(still.slots, before)
-
-
-def test_the_order_of_tokens_does_not_matter():
-    cache, tokens = LocalCache(5, 12), torch.randn(20, 12)
-    other = LocalCache(5, 12)
-    other.load_state_dict(cache.state_dict())
-    cache.write(tokens)
-    other.write(tokens.flip(0))
-    torch.testing.assert_close(cache.slots, other.slots, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n_slots": 0}, "N_SLOTS must be at least 1, got 0"),
-        ({"momentum": 1.5}, r"MOMENTUM must be in \[0, 1\], got 1.5"),
-        ({"temperature": 0.0}, "READ_TEMPERATURE must be positive, got 0.0"),
-        ({"rule": "median"}, "WRITE must be one of sum, mean, got 'median'"),
-    ],
-)
-def test_bad_options_of_the_cache(options, message):
-    with pytest.raises(ValueError, match=message):
-        LocalCache(**{"n_slots": 3, "width": 4, **options})
 
 
 # ---- the method
