@@ -156,9 +156,10 @@ def check_steps(check: CaseCheck) -> None:
     case, method, recipe = check.case, check.method, check.recipe
     check.evaluate("step0")
     with torch.no_grad():
+        plain = getattr(method, "host", method)  # a refiner's features are those before it refines them
         features = {
-            "image": F.normalize(method.image(check.images).pooled, dim=-1)[:, :4],
-            "text": method.text()[:, :4],
+            "image": F.normalize(plain.image(check.images).pooled, dim=-1)[:, :4],
+            "text": plain.text()[:, :4],
         }
         check.compare_each("step0.features", features, case["step0"]["features"])
         check.compare_fields("step0", recipe.extra(method, check.images))

@@ -7,17 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clip.backbone import Backbone, LabelSpace, VisionOut
 from tools.golden_inputs import Inputs
+from trainers.clipfit import CLIPFitMethod
 from trainers.cocoop import CoCoOpMethod
 from trainers.coop import CoOpMethod
 from trainers.maple import MaPLeMethod
 from trainers.method import Method
 from trainers.prompting import ImagePrompts, PromptedMethod, TextPrompts
 from trainers.promptsrc import PromptSRCMethod, Regularisers
+from trainers.textrefiner import RefinerOptions, TextRefinerMethod
 from trainers.zsclip import TemplateMethod
 
 Settings = dict[str, Any]
@@ -28,13 +32,20 @@ NAMES = (
     (r"vision\.prompt\.(\d+)", r"image_prompts.rows.\1"),
     (r"couple\.(\d+)\.", r"couplings.\1."),
     (r"meta\.(\d+)\.", r"meta_net.linear\1."),
+    (r"(text\.block|vision)\.", r"tuned.\1."),
+    (r"local\.in\.", "local.linear1."),
+    (r"local\.out\.", "local.linear2."),
 )
 
 
 def own_name(method: Method, name: str) -> str:
     """Our name of a golden file's trainable tensor."""
+    own = name
     for pattern, replacement in NAMES:
-        name = re.sub(f"^{pattern}", replacement, name)
+        own = re.sub(f"^{pattern}", replacement, own)
+    if isinstance(method, TextRefinerMethod) and own not in method.trainables():
+        return f"host.{own_name(method.host, name)}"
+    name = own
     return f"text_prompts.{name}" if name == "ctx" and hasattr(method, "text_prompts") else name
 
 
@@ -97,6 +108,44 @@ def frozen_side(method: Method, images: Tensor) -> dict[str, Tensor]:
     }
 
 
+def clipfit_method(inputs: Inputs, backbone: Backbone, space: LabelSpace, settings: Settings) -> Method:
+    backbone.requires_grad_(False)  # CLIPFit takes the place of frozen tensors only
+    return CLIPFitMethod(backbone, space, settings["template"], settings["similarity_weight"])
+
+
+def textrefiner_method(inputs: Inputs, backbone: Backbone, space: LabelSpace, settings: Settings) -> Method:
+    if "teacher" in settings:
+        host = METHODS["PromptKD"].build(inputs, backbone, space, settings)
+    else:
+        host = CoOpMethod(backbone, space, settings["n_ctx"], settings["ctx_init"])
+    options = RefinerOptions(
+        n_slots=settings["slots"],
+        momentum=settings["momentum"],
+        alpha=settings["alpha"],
+        top_k=settings["top_k"],
+        local_weight=1 / settings.get("balance", 50),
+        text_weight=settings.get("distill", 20),
+    )
+    method = TextRefinerMethod(host, options)
+    first = torch.from_numpy(np.abs(inputs.stream(7).standard_normal(method.cache.slots.shape)).astype(np.float32))
+    method.cache.slots.copy_(F.normalize(first, dim=1))
+    method.first_slots = method.cache.slots.clone()
+    return method
+
+
+def refiner_state(method: Method) -> dict[str, Any]:
+    """The cache, and running statistics: of the host's projector, if it has one, else of the adapter."""
+    slots, bn = method.cache.slots, getattr(method.host, "projector", method.local).bn
+    return {
+        "bank": {
+            "sum": float(slots.double().sum()),
+            "rows_changed": int(((slots - method.first_slots).abs().sum(dim=1) > 1e-5).sum()),
+            "first_3x8": slots[:3, :8],
+        },
+        "bn_running": {"mean_norm": float(bn.running_mean.norm()), "var_norm": float(bn.running_var.norm())},
+    }
+
+
 METHODS = {
     "ZeroshotCLIP": Recipe(template_method),
     "ZeroshotCLIP2": Recipe(template_method),
@@ -106,4 +155,5 @@ METHODS = {
     "IVLP": Recipe(ivlp_method),
     "MaPLe": Recipe(maple_method),
     "PromptSRC": Recipe(promptsrc_method, frozen_side),
+    "CLIPFit": Recipe(clipfit_method),
 }

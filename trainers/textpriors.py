@@ -125,7 +125,8 @@ class TextPriors(MethodTrainer):
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
         node = cfg.TRAINER.TEXTPRIORS
         if not node.DESCRIPTIONS:
-            raise ValueError("TextPriors needs descriptions of the classes; name their file in "
-                             "TRAINER.TEXTPRIORS.DESCRIPTIONS.")  # fmt: skip
+            raise ValueError(
+                "TextPriors needs descriptions of the classes; name their file in TRAINER.TEXTPRIORS.DESCRIPTIONS."
+            )
         descriptions = Descriptions(node.DESCRIPTIONS)
         return TextPriorsMethod(backbone, space, template_of(cfg), descriptions, node.SENTENCE, node.MODE, node.WEIGHT)

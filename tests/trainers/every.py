@@ -15,10 +15,11 @@ from dassl.engine import TRAINER_REGISTRY
 from trainers.base import MethodTrainer
 
 # Trainers that train nothing.
-UNTRAINED = {"ZeroshotCLIP", "ZeroshotCLIP2"}
+UNTRAINED = {"ZeroshotCLIP", "ZeroshotCLIP2", "TextPriors"}
 # What a trainer can't run without on six pictures of 16 patches a class: KEY, value, ….
 OPTIONS: dict[str, tuple[str, ...]] = {
     "LinearProbe": ("OPTIM.MAX_EPOCH", "1"),  # solves once
+    "TextPriors": ("TRAINER.TEXTPRIORS.DESCRIPTIONS", str(Path(__file__).with_name("toy_descriptions.json"))),
     "CoCoOp": ("SEED", "2"),  # the toy's net has two hidden units, and with seed 1 neither is ever active
 }
 # What a trainer does not do, by design, and need not be tested for: trainer → "steps" (training is one step of an
@@ -49,12 +50,17 @@ OTHER_VALUE = {
     "PROMPTSRC.GPA": "off",
     "PROMPTSRC.GPA_MEAN": (1.0, "OPTIM.MAX_EPOCH", 2),  # an average over one epoch has one weight
     "PROMPTSRC.GPA_STD": (9.0, "OPTIM.MAX_EPOCH", 2),
+    "TEXTREFINER.HOST": "VPT",
+    "TEXTREFINER.WRITE": "mean",
     "PROMPTSRC.KEEP_WORDS": (False, "TRAINER.PROMPTSRC.N_CTX_TEXT", 2),
 }
 MEMORY_ONLY = "TEXT_CHUNK"  # the one key that must not change the result
 # Nodes, or keys, whose effect another file tests.
 TESTED_ELSEWHERE = {
     "SPOTLIGHTER": "tests/trainers/spotlighter/test_options.py",
+    "TEXTPRIORS": "tests/trainers/test_textpriors.py",
+    "TEXTREFINER.KD_LOCAL_WEIGHT": "tests/trainers/test_textrefiner.py",  # these two need a teacher
+    "TEXTREFINER.KD_TEXT_WEIGHT": "tests/trainers/test_textrefiner.py",
     "MAPLE.COUPLING_INIT": "tests/trainers/test_maple.py",  # needs three blocks
 }
 

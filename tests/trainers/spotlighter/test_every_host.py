@@ -14,7 +14,7 @@ from tests.trainers.every import (
     train_and_watch,
     without_gradient,
 )
-from trainers.spotlighter.trainer import is_host
+from trainers.hosts import is_host
 
 HOSTS = [name for name in WITH_TEXT if is_host(TRAINER_REGISTRY.get(name))]
 
