@@ -27,6 +27,15 @@ from trainers.spotlighter.interface import HeadInput, HeadOutput
 from trainers.spotlighter.losses import classification
 
 DROPOUT = 0.1  # of the attention weight in the image read
+# weights of the terms as shares of the host's K, on a host that learns from a teacher; BALANCE and DISTILL are not read
+TEACHER_SHARES = {
+    "global": 1.0,
+    "local": 1 / 100,
+    "level1": 1 / 1000,
+    "level2": 1 / 1000,
+    "text_l1": 1 / 50,
+    "image_l1": 1 / 100,
+}
 
 
 class ImageRead(nn.Module):
@@ -118,8 +127,8 @@ class ReleaseHead(nn.Module):
         self.alpha, self.momentum = alpha, momentum
         self.mix_train, self.mix_test = mix_train, mix_test
         self.top_k, self.level1 = top_k, level1
-        local = dict.fromkeys(("local_ce", "level1_ce", "level2_ce"), 1 / balance)
-        self.weights = {"global_ce": 1.0, **local, "text_l1": float(distill), "image_l1": float(distill)}
+        local = dict.fromkeys(("local", "level1", "level2"), 1 / balance)
+        self.weights = {**local, "text_l1": float(distill), "image_l1": float(distill)}
         # the released 1x1 convolutions `conv1.0 … conv1.3`; running statistics would never be read
         self.adapter = nn.Sequential(
             nn.Linear(dim, dim), nn.BatchNorm1d(dim, track_running_stats=False), nn.ReLU(), nn.Linear(dim, dim)
@@ -168,12 +177,12 @@ class ReleaseHead(nn.Module):
         adapted = self.adapter(tokens.flatten(0, 1)).view_as(tokens)  # G [B, 1+N, d], all rows in one batch norm
         if has_target:
             local = self.local_tokens(adapted, output.diagnostics["index"])  # [B, k+2, d]
+            terms, output.weights = self.classify(output.logits, scale * local @ text.mT, given)
             output.terms = {
-                **self.cross_entropies(output.logits, scale * local @ text.mT, given),
+                **terms,
                 "text_l1": F.l1_loss(F.normalize(text_rep, dim=-1), text),
                 "image_l1": F.l1_loss(F.normalize(image_rep, dim=1), image),
             }
-            output.weights = self.weights | {"global_ce": given.classification_weight}
         if self.training:
             self.write(adapted)
         return output
@@ -206,32 +215,43 @@ class ReleaseHead(nn.Module):
         activated = take_rows(adapted, index)  # [B, k, d]
         return torch.cat([adapted[:, :1], activated, adapted.mean(dim=1, keepdim=True)], dim=1)
 
-    def cross_entropies(self, logits: Tensor, local: Tensor, given: HeadInput) -> dict[str, Tensor]:
-        """The global term and the three local ones, which share the logits of their tokens.
+    def classify(self, logits: Tensor, local: Tensor, given: HeadInput) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The global term and the three local ones, which share the logits of their tokens; and their weights.
 
-        With a teacher the global term is KL(teacher ‖ student), summed over classes and averaged over images, and the
-        labels of the local terms are the teacher's arg-max.
+        Cross-entropies of the labels. With a teacher, KL divergences from its posterior, means over rows; the host's
+        `classification_weight` is then the released K / C, and the other weights are shares of K.
 
         Args:
             logits: [B, C].
             local: scaled logits of the local tokens [B, k+2, C]: class token, k activated ones, mean.
             given: holds the label or the teacher.
         """
-        if given.teacher is not None:
-            teacher: Tensor | None = given.teacher.float()  # [B, C]
-            label = given.teacher.argmax(dim=1)
-        else:
+        cut, weight = 1 + self.level1, given.classification_weight
+        if given.teacher is None:
             assert given.label is not None
-            teacher, label = None, given.label
-        labels = label[:, None].expand(-1, local.shape[1])  # [B, k+2]
-        each = F.cross_entropy(local.transpose(1, 2), labels, reduction="none")  # [B, k+2]
-        cut = 1 + self.level1
-        return {
-            "global_ce": classification(logits, label, teacher),
-            "local_ce": each.mean(),
-            "level1_ce": torch.cat([each[:, :cut], each[:, -1:]], dim=1).mean(),
-            "level2_ce": torch.cat([each[:, :1], each[:, cut:]], dim=1).mean(),
+            kind, total = "ce", F.cross_entropy(logits, given.label)
+            labels = given.label[:, None].expand(-1, local.shape[1])  # [B, k+2]
+            each = F.cross_entropy(local.transpose(1, 2), labels, reduction="none")  # [B, k+2]
+            weights = self.weights | {"global": weight}
+        else:
+            kind, total = "kl", classification(logits, None, given.teacher.float())
+            target = given.teacher.float().log_softmax(dim=1)[:, None]  # [B, 1, C]
+            each = F.kl_div(local.log_softmax(dim=2), target, reduction="none", log_target=True).sum(dim=2)  # [B, k+2]
+            # KL terms are means over classes, too, in the release: of them K is divided by C like the host's
+            of_rows = {name: weight * TEACHER_SHARES[name] for name in ("global", "local", "level1", "level2")}
+            of_l1 = {name: weight * logits.shape[1] * TEACHER_SHARES[name] for name in ("text_l1", "image_l1")}
+            weights = of_rows | of_l1
+        terms = {
+            "global": total,
+            "local": each.mean(),
+            "level1": torch.cat([each[:, :cut], each[:, -1:]], dim=1).mean(),
+            "level2": torch.cat([each[:, :1], each[:, cut:]], dim=1).mean(),
         }
+        named = {name: f"{name}_{kind}" for name in terms}
+        return (
+            {named[name]: term for name, term in terms.items()},
+            {named.get(name, name): value for name, value in weights.items()},
+        )
 
     @torch.no_grad()
     def write(self, adapted: Tensor) -> None:

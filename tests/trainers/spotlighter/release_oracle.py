@@ -102,6 +102,7 @@ def release(
     level1=2,
     heads=1,
     teacher=None,
+    kd_weight=1000.0,
 ):
     """One training step on text [C, d], image [B, d], tokens [B, 1+N, d], attention [B, N] and label [B]."""
     bank = p["prototypes"]
@@ -114,27 +115,35 @@ def release(
             logits[b, c] = scale * ((1 - mix) * image[b] + mix * image_rep[b]) @ text_rep[c]
 
     adapted = adapter(p, [tokens[b, n] for b in range(B) for n in range(rows)])
-    index, levels = [], {"local_ce": [], "level1_ce": [], "level2_ce": []}
-    total, label = [], list(label)
+    index, levels = [], {"local": [], "level1": [], "level2": []}
+
+    def classify(row, b):
+        if teacher is None:
+            return cross_entropy(row, label[b])
+        q, p_row = softmax(teacher[b]), softmax(row)
+        return sum(a * np.log(a / o) for a, o in zip(q, p_row, strict=True))
+
+    total, kind = [], "ce" if teacher is None else "kl"
     for b in range(B):
         G = adapted[b * rows : (b + 1) * rows]
         best = sorted(range(rows - 1), key=lambda n: -attention[b, n])[:top_k]
         index.append(best)
         ends = [G[0], sum(G) / rows]
-        if teacher is None:
-            total.append(cross_entropy(logits[b], label[b]))
-        else:
-            label[b] = teacher[b].argmax()
-            p_teacher, p_student = softmax(teacher[b]), softmax(logits[b])
-            total.append(sum(a * np.log(a / o) for a, o in zip(p_teacher, p_student, strict=True)))
-        for name, chosen in (("local_ce", best), ("level1_ce", best[:level1]), ("level2_ce", best[level1:])):
+        total.append(classify(logits[b], b))
+        for name, chosen in (("local", best), ("level1", best[:level1]), ("level2", best[level1:])):
             for token in [*ends, *(G[i] for i in chosen)]:  # i counts patches, G starts with the class token
-                levels[name].append(cross_entropy(np.array([scale * token @ t for t in text]), label[b]))
-    terms = {"global_ce": np.mean(total), **{name: np.mean(values) for name, values in levels.items()}}
+                levels[name].append(classify(np.array([scale * token @ t for t in text]), b))
+    terms = {f"global_{kind}": np.mean(total), **{f"{name}_{kind}": np.mean(v) for name, v in levels.items()}}
     terms["text_l1"] = np.mean([np.abs(unit(r) - t).mean() for r, t in zip(text_rep, text, strict=True)])
     terms["image_l1"] = np.mean([np.abs(unit(r) - v).mean() for r, v in zip(image_rep, image, strict=True)])
-    local = terms["local_ce"] + terms["level1_ce"] + terms["level2_ce"]
-    weighted = terms["global_ce"] + local / balance + distill * (terms["text_l1"] + terms["image_l1"])
+    if teacher is None:
+        local = terms["local_ce"] + terms["level1_ce"] + terms["level2_ce"]
+        weighted = terms["global_ce"] + local / balance + distill * (terms["text_l1"] + terms["image_l1"])
+    else:  # each KL is a mean over rows, divided by classes; K is then the factor
+        K = kd_weight
+        weighted = K / C * (terms["global_kl"] + terms["local_kl"] / 100)
+        weighted += K / C * (terms["level1_kl"] + terms["level2_kl"]) / 1000
+        weighted += K / 50 * terms["text_l1"] + K / 100 * terms["image_l1"]
     bank, hit = write(bank, adapted, momentum)
     return Result(logits, terms, weighted, bank, index, hit)
 

@@ -117,10 +117,15 @@ def test_the_teacher_takes_the_place_of_labels():
     given = make_input(teacher=teacher)
     given.label = (teacher.argmax(dim=1) + 1) % 4  # must not be read
     weights, inputs = arrays(head, given)
-    expected = release(weights, **inputs, heads=2, teacher=teacher.double().numpy()).terms
+    expected = release(weights, **inputs, heads=2, teacher=teacher.double().numpy(), kd_weight=200.0)
+    given.classification_weight = 200.0 / 4  # K over classes, as a host with a teacher says it
     for label in (given.label, None):
-        terms = make_head().train()(dataclasses.replace(given, label=label)).terms
-        assert {name: float(term.detach()) for name, term in terms.items()} == pytest.approx(expected, rel=1e-4)
+        out = make_head().train()(dataclasses.replace(given, label=label))
+        terms = {name: float(term.detach()) for name, term in out.terms.items()}
+        assert terms == pytest.approx(expected.terms, rel=1e-4)
+        assert float(StepOutput(out.logits, out.terms, out.weights).total.detach()) == pytest.approx(
+            expected.total, rel=1e-4
+        )
 
 
 def test_parameters_are_those_of_the_release():
