@@ -88,13 +88,13 @@ def is_older(metrics: dict[str, Any], than: dict[str, Any]) -> bool:
 
 
 def trained_epoch(metrics: dict[str, Any]) -> int | None:
-    """The epoch whose checkpoint a finished training run ended with; None: `model-best` (FINAL_MODEL best_val).
+    """The epoch whose checkpoint a finished training run ended with; None: `model-best`, if FINAL_MODEL chose it.
 
     Raises:
         RunProblem: the file tells no epoch.
     """
     config = metrics.get("config") or {}
-    if (config.get("TEST") or {}).get("FINAL_MODEL") == "best_val":
+    if (config.get("TEST") or {}).get("FINAL_MODEL") in ("best_val", "released_best_val"):
         return None
     history = metrics.get("epochs") or []
     candidates = [

@@ -42,6 +42,7 @@ def test_state(runs):
         ({"epochs": [], "final": {"epoch": 5}}, 5),
         ({"epochs": [], "final": None}, 20),  # OPTIM.MAX_EPOCH
         ({"config": {"TEST": {"FINAL_MODEL": "best_val"}}}, None),
+        ({"config": {"TEST": {"FINAL_MODEL": "released_best_val"}}}, None),
     ],
 )
 def test_trained_epoch(runs, changes, epoch):

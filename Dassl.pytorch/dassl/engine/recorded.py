@@ -261,7 +261,7 @@ class RecordedTrainer(TrainerBase):
             row.update(lr=progress.lr, train=progress.averages(), seconds=progress.seconds)
             row["images_per_second"] = progress.images / progress.seconds if progress.seconds else None
         if self._results is not None:
-            row["val"] = self._results["metrics"]
+            row["test" if self.cfg.TEST.FINAL_MODEL == "released_best_val" else "val"] = self._results["metrics"]
         row |= self.epoch_facts()
         self._record.tree["epochs"].append(row)
         rng = resume.rng_state()

@@ -20,6 +20,9 @@ from .device import select_device
 from .recorded import RecordedTrainer, count_images
 from .simple_net import SimpleNet
 
+# TEST.FINAL_MODEL -> the split on which an epoch is chosen
+CHOSEN_ON = {"last_step": None, "best_val": "val", "released_best_val": "test"}
+
 
 class SimpleTrainer(RecordedTrainer):
     """A trainer built from a config; a subclass overrides what its method needs.
@@ -104,10 +107,11 @@ class SimpleTrainer(RecordedTrainer):
         self.time_start = time.time()
 
     def after_epoch(self) -> None:
-        """Validate and keep the best model (`TEST.FINAL_MODEL: best_val`); save every `CHECKPOINT_FREQ` epochs."""
+        """Measure and keep the best model, if `TEST.FINAL_MODEL` asks for it; save every `CHECKPOINT_FREQ` epochs."""
         cfg = self.cfg
-        if not cfg.TEST.NO_TEST and cfg.TEST.FINAL_MODEL == "best_val":
-            result = self._measure("val")
+        split = CHOSEN_ON[cfg.TEST.FINAL_MODEL]
+        if not cfg.TEST.NO_TEST and split is not None:
+            result = self._measure(split)
             if result > self.best_result:
                 self.best_result = result
                 self.save_model(self.epoch, self.output_dir, val_result=result, model_name="model-best.pth.tar")
@@ -123,13 +127,15 @@ class SimpleTrainer(RecordedTrainer):
         print("Finished training")  # what parsers of MaPLe and PromptSRC wait for
         final = None
         if not self.cfg.TEST.NO_TEST:
-            best = self.cfg.TEST.FINAL_MODEL == "best_val"
-            print("Deploy the model with the best val performance" if best else "Deploy the last-epoch model")
-            if best:
+            split = CHOSEN_ON[self.cfg.TEST.FINAL_MODEL]
+            print(f"Deploy the model with the best {split} performance" if split else "Deploy the last-epoch model")
+            if split == "test":
+                print("Warning: this epoch was chosen on the test images, as released; the result is their maximum")
+            if split:
                 self.load_model(self.output_dir)
             self._measure(None)
-            epoch = self._epoch_of(self.output_dir, None) if best else self.max_epoch
-            final = self._final(epoch, None)
+            epoch = self._epoch_of(self.output_dir, None) if split else self.max_epoch
+            final = self._final(epoch, None) | ({"chosen_on": "test"} if split == "test" else {})
         print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
         self.close_writer()
         self._finish_training(final)
@@ -234,6 +240,6 @@ class SimpleTrainer(RecordedTrainer):
 
 def _check_test_keys(cfg: Any) -> None:
     """Refuse values that would silently mean the other choice."""
-    for key, known in (("FINAL_MODEL", ("last_step", "best_val")), ("SPLIT", ("test", "val"))):
+    for key, known in (("FINAL_MODEL", tuple(CHOSEN_ON)), ("SPLIT", ("test", "val"))):
         if cfg.TEST[key] not in known:
-            raise ValueError(f"TEST.{key} must be {known[0]} or {known[1]}, got {cfg.TEST[key]!r}.")
+            raise ValueError(f"TEST.{key} must be {', '.join(known[:-1])} or {known[-1]}, got {cfg.TEST[key]!r}.")

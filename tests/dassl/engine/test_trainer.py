@@ -182,6 +182,25 @@ def test_the_best_model_is_kept_and_tested(make, tmp_path, record_of):
     assert (tmp_path / "run/linear/checkpoint").read_text() == "model.pth.tar-4\n"
 
 
+def test_the_best_epoch_on_the_test_images_is_called_so(make, tmp_path, record_of, capsys):
+    trainer = make(TEST__FINAL_MODEL="released_best_val")
+    accuracies, asked, real_test = iter([20.0, 60.0, 40.0, 10.0]), [], trainer.test
+
+    def test(split=None):
+        asked.append(split)
+        return next(accuracies) if split == "test" else real_test()
+
+    trainer.test = test
+    trainer.train()
+    assert asked == ["test"] * 4 + [None]
+    record, out = record_of(), capsys.readouterr().out
+    assert (record["final"]["epoch"], record["final"]["split"], record["final"]["chosen_on"]) == (2, "test", "test")
+    assert [(row["val"], row["test"]["accuracy"]) for row in record["epochs"]] == [
+        *((None, 20.0), (None, 60.0), (None, 40.0), (None, 10.0))
+    ]
+    assert "Warning: this epoch was chosen on the test images, as released; the result is their maximum" in out
+
+
 def test_nan_stops_the_run_and_the_last_good_state_stays(make, tmp_path, record_of):
     trainer = make(TRAIN__CHECKPOINT_FREQ=1)
 
