@@ -24,6 +24,9 @@ def extend_cfg(cfg: CN) -> None:
     node.VAL_IS_TEST = (
         False  # data sets without validation images: True validates on the test images (ImageNet in CoOp)
     )
+    # unlabelled training images a class, of all classes whatever SUBSAMPLE_CLASSES; 0: none, -1: all. Where there
+    # are test images only, those.
+    node.NUM_UNLABELLED = 0
     node.TEMPLATE = ""  # hand-crafted sentence with one {} for the class name; "": the data set's own
     folder = node.IMAGE_FOLDER = CN()  # of DATASET.NAME ImageFolder
     folder.DIR = ""  # folder below DATASET.ROOT; "": DATASET.ROOT itself
@@ -62,6 +65,8 @@ class SplitDataset(DatasetBase):
         split_digest: of the split in use, for the run record.
         split_published: whether that is the published one; None: there is none to compare with.
         sample_digest: of the training sample before the class subset, for the run record; None without shots.
+        all_classnames: names of all classes, whatever the subset, by the split's own labels.
+        unlabelled_from: "train" or "test", the list that `train_u` is from, for the run record; None without it.
 
     Raises:
         DatasetMissing: data root, a folder, the split file or pictures of it are missing.
@@ -85,11 +90,18 @@ class SplitDataset(DatasetBase):
         self.folder = found.folder
         self.split_digest, self.split_published = found.split.digest, found.published
         self.sample_digest: str | None = None
+        self.all_classnames = list(dict(sorted((item.label, item.name) for item in found.split.test)).values())
+        self.unlabelled_from: str | None = None
         self._report(cfg)
-        split = self.divide(cfg, found)
-        check_images(found.images, [item.path for part in split for item in part], self.advice(found.folder))
+        split, unlabelled = self.divide(cfg, found), self.unlabelled(cfg, found)
+        paths = [item.path for part in split for item in part]
+        more = {item.path for item in unlabelled} - set(paths)
+        check_images(found.images, [*paths, *sorted(more)], self.advice(found.folder))
         train, val, test = (self._datums(found.images, items) for items in split)
-        super().__init__(train_x=train, val=val, test=test)
+        train_u = [
+            Datum.listed(f"{found.images}/{item.path}", label=-1) for item in unlabelled
+        ]  # nobody can read labels
+        super().__init__(train_x=train, train_u=train_u or None, val=val, test=test)
 
     # ---- the data set on disk
 
@@ -179,6 +191,26 @@ class SplitDataset(DatasetBase):
                 raise ValueError(f"{name} has validation pictures of its own; leave DATASET.VAL_IS_TEST at False.")
             split = split._replace(val=split.test)
         return subsample_classes(split, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+
+    def unlabelled(self, cfg: CN, found: Found) -> list[Item]:
+        """The images of all classes that a run sees without labels, as DATASET.NUM_UNLABELLED says.
+
+        Raises:
+            ValueError: the number is below -1.
+        """
+        shots, name = cfg.DATASET.get("NUM_UNLABELLED", 0), type(self).__name__
+        if shots < -1:
+            raise ValueError(f"DATASET.NUM_UNLABELLED must be a number of images a class, 0 or -1 (all), got {shots}.")
+        if shots == 0:
+            return []
+        split = found.split
+        if self.test_only:
+            print(f"Warning: {name} has test images only, so the unlabelled images are those it is tested on")
+            split = Split(split.test, [], split.test)
+        self.unlabelled_from = "test" if self.test_only else "train"
+        if shots > 0:
+            split = few_shot(split, self.split_digest, shots, cfg.SEED, name, self.samples_folder(), take_whole=True)
+        return split.train
 
     def samples_folder(self) -> Path:
         """Where few-shot samples are kept."""

@@ -73,6 +73,45 @@ def test_test_only_data_set_trains_on_nothing_of_its_own(root: Path) -> None:
     assert len(PetsV2(config(root, classes="base")).test) == 6
 
 
+def unlabelled(cls: type[Pets], root: Path, number: int, **kwargs: object) -> Pets:
+    cfg = config(root, **kwargs)
+    cfg.DATASET.NUM_UNLABELLED = number
+    return cls(cfg)
+
+
+@pytest.mark.parametrize("classes", ["base", "new", "all"])
+def test_unlabelled_images_are_of_all_classes_and_tell_no_label(root: Path, classes: str) -> None:
+    data = unlabelled(Pets, root, -1, shots=2, classes=classes)
+    names = sorted(Path(item.impath).name for item in data.train_u)
+    assert names == [f"train_{label}_{i}.jpg" for label in range(3) for i in range(5)]
+    assert {(item.label, item.classname) for item in data.train_u} == {(-1, "")}
+    assert data.all_classnames == ["pet_0", "pet_1", "pet_2"]
+    assert data.unlabelled_from == "train"
+    assert Pets(config(root)).train_u is None
+
+
+def test_unlabelled_images_of_so_many_a_class_are_the_few_shot_sample(root: Path) -> None:
+    data = unlabelled(Pets, root, 2, shots=2)
+    assert [item.impath for item in data.train_u] == [item.impath for item in data.train_x]
+    assert len(unlabelled(Pets, root, 16).train_u) == 15  # smaller classes are taken whole
+    with pytest.raises(ValueError, match=r"NUM_UNLABELLED must be a number of images a class, 0 or -1 \(all\), got -2"):
+        unlabelled(Pets, root, -2)
+
+
+def test_where_there_are_test_images_only_those_are_unlabelled(root: Path, capsys: pytest.CaptureFixture) -> None:
+    data = unlabelled(PetsV2, root, -1)
+    assert [item.impath for item in data.train_u] == [item.impath for item in data.test]
+    assert data.unlabelled_from == "test"
+    said = "Warning: PetsV2 has test images only, so the unlabelled images are those it is tested on\n"
+    assert said in capsys.readouterr().out
+
+
+def test_missing_unlabelled_pictures_are_counted_once(root: Path) -> None:
+    (root / "pets" / "jpg" / "train_2_0.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"^1 of 25 listed images"):  # 10 + 4 + 6 of base classes, 5 of the new
+        unlabelled(Pets, root, -1, classes="base")
+
+
 @pytest.mark.parametrize("missing", ["", "nowhere"])
 def test_missing_root(tmp_path: Path, missing: str) -> None:
     root = str(tmp_path / missing) if missing else ""

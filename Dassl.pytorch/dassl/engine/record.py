@@ -22,6 +22,7 @@ import dassl
 from dassl.utils.files import write_json_file
 
 FILE = "metrics.json"
+DATA_FACTS = ("split_digest", "split_published", "sample_digest", "unlabelled_from")  # attributes of a data set
 EVAL_FILE = "metrics-eval.json"  # of an evaluation in a folder whose metrics.json belongs to a training run
 
 
@@ -95,8 +96,8 @@ def collect_facts(trainer: Any) -> dict[str, Any]:
         "parameters": count_parameters(trainer),
         "class_names": getattr(data, "classnames", None),
         "data": {
-            **{part: _length(getattr(data, part, None)) for part in ("train_x", "val", "test")},
-            **{fact: getattr(data, fact, None) for fact in ("split_digest", "split_published", "sample_digest")},
+            **{part: _length(getattr(data, part, None)) for part in ("train_x", "train_u", "val", "test")},
+            **{fact: getattr(data, fact, None) for fact in DATA_FACTS},
         },
     }
 

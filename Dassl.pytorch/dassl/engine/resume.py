@@ -176,12 +176,13 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def train_digest(trainer: Any) -> str | None:
-    """Digest of the training list: label and file name of each image, in order; None where there is no such list."""
-    items = getattr(getattr(getattr(trainer, "dm", None), "dataset", None), "train_x", None)
+    """Digest of the training lists: label and file name of each image, in order; None where there is no such list."""
+    data = getattr(getattr(trainer, "dm", None), "dataset", None)
+    items = getattr(data, "train_x", None)
     if items is None or not all(hasattr(item, "impath") for item in items[:1]):
         return None
     digest = hashlib.sha256()
-    for item in items:
+    for item in [*items, *(getattr(data, "train_u", None) or [])]:
         digest.update(f"{item.label} {os.path.basename(item.impath)}\n".encode())
     return digest.hexdigest()[:16]
 

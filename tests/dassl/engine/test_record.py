@@ -26,8 +26,9 @@ def test_a_run_records_all_keys(make, record_of, killed):
     assert tree["device"] == "cpu"
     assert tree["parameters"] == {"trainable_tensors": 2, "trainable_scalars": 579, "total_scalars": 579}
     assert tree["class_names"] == ["class 0", "class 1", "class 2"]
-    sizes = {"train_x": 15, "val": 6, "test": 9}
-    assert tree["data"] == {**sizes, "split_digest": None, "split_published": None, "sample_digest": None}
+    sizes = {"train_x": 15, "train_u": 12, "val": 6, "test": 9}
+    facts = dict.fromkeys(("split_digest", "split_published", "sample_digest", "unlabelled_from"))
+    assert tree["data"] == {**sizes, **facts}
     assert tree["config"]["OPTIM"]["LR"] == 0.1
     assert tree["versions"]["python"] == platform.python_version()
     assert tree["versions"]["torchvision"] == torchvision.__version__
