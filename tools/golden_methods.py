@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.backbone import Backbone, LabelSpace, VisionOut
+from tools import golden_promptkd
 from tools.golden_inputs import Inputs
 from trainers.clipfit import CLIPFitMethod
 from trainers.cocoop import CoCoOpMethod
@@ -35,6 +36,7 @@ NAMES = (
     (r"(text\.block|vision)\.", r"tuned.\1."),
     (r"local\.in\.", "local.linear1."),
     (r"local\.out\.", "local.linear2."),
+    *golden_promptkd.NAMES,
 )
 
 
@@ -156,4 +158,8 @@ METHODS = {
     "MaPLe": Recipe(maple_method),
     "PromptSRC": Recipe(promptsrc_method, frozen_side),
     "CLIPFit": Recipe(clipfit_method),
+    "TextRefiner": Recipe(textrefiner_method, moving=refiner_state),
+    "PromptKD": Recipe(
+        golden_promptkd.promptkd_method, golden_promptkd.teacher_side, golden_promptkd.running_statistics
+    ),
 }

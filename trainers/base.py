@@ -66,8 +66,21 @@ class MethodTrainer(TrainerX):
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         self.backbone = load_backbone(cfg.MODEL.BACKBONE.NAME, dtype=self.precision.weight_dtype, device=self.device)
         self.backbone.text.chunk = cfg.TRAINER[self.node].TEXT_CHUNK or None
-        space = LabelSpace(tuple(self.dm.dataset.classnames), cfg.DATASET.NAME, template_of(cfg))
+        self.test_space = self._space(self.dm.dataset.classnames)
+        unlabelled = self.train_loader_u is not None  # images of all classes, whichever are tested
+        space = (
+            self._space(getattr(self.dm.dataset, "all_classnames", self.dm.dataset.classnames))
+            if unlabelled
+            else self.test_space
+        )
         self.method = self.make_method(cfg, self.backbone, space).to(self.device)
+        if self.method.learns_from_labels == unlabelled:
+            source = "labels" if unlabelled else "a teacher on unlabelled images"
+            remedy = "0" if unlabelled else "-1 (all training images) or to a number of images a class"
+            raise ValueError(
+                f"{cfg.TRAINER.NAME} learns from {source} here, but DATASET.NUM_UNLABELLED is "
+                f"{cfg.DATASET.NUM_UNLABELLED}; set it to {remedy}."
+            )
         if cfg.MODEL.INIT_WEIGHTS:
             path = Path(cfg.MODEL.INIT_WEIGHTS)
             load_exactly(self.method, self._weights_of(load_checkpoint(path), path), path)
@@ -84,6 +97,16 @@ class MethodTrainer(TrainerX):
         optim = build_optimizer(trainables, self.cfg.OPTIM)
         return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 
+    def _space(self, names: list[str]) -> LabelSpace:
+        return LabelSpace(tuple(names), self.cfg.DATASET.NAME, template_of(self.cfg))
+
+    def run_epoch(self) -> None:
+        """One pass over the labelled images, or over the unlabelled ones where the method learns from a teacher."""
+        self.set_model_mode("train")
+        loader = self.train_loader_x if self.method.learns_from_labels else self.train_loader_u
+        for (batch,) in self.training_steps(len(loader), loader):
+            self.finish_step(self.forward_backward(batch))
+
     def forward_backward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         images, label, _ = self.parse_batch_train(batch)
         with self.precision.autocast():
@@ -96,6 +119,9 @@ class MethodTrainer(TrainerX):
         summary = {"loss": total.detach()}
         if len(out.terms) > 1:
             summary |= {name: term.detach() for name, term in out.terms.items()}
+        if out.teacher is not None:
+            agreed = compute_accuracy(out.logits.detach(), out.teacher.argmax(dim=1))[0]
+            return summary | {"agreement": agreed.squeeze()}  # of the student's first choice with the teacher's, in %
         summary["acc"] = compute_accuracy(out.logits.detach(), label)[0].squeeze()
         return summary
 
@@ -118,7 +144,7 @@ class MethodTrainer(TrainerX):
     @torch.no_grad()
     def model_inference(self, input: Tensor) -> Tensor:
         with self.precision.autocast():
-            return self.method(input)
+            return self.method(input, self.test_space)
 
     def checkpoint_facts(self) -> dict[str, Any]:
         space = self.method.space

@@ -26,6 +26,7 @@ class StepOutput:
     logits: Tensor  # [B, C]
     terms: dict[str, Tensor]  # name -> 0-d tensor, unweighted
     weights: dict[str, float] = field(default_factory=dict)  # a term without an entry has weight 1
+    teacher: Tensor | None = None  # [B, C], logits of the teacher that the step learned from
 
     @property
     def total(self) -> Tensor:
@@ -75,6 +76,7 @@ class Method(nn.Module):
     image_trains = False  # True: `image` is not frozen CLIP's
     tied_to_classes = False  # True: what is trained belongs to its classes and can't be used on others
     classification_weight = 1.0  # of the cross-entropy in the method's loss
+    learns_from_labels = True  # False: from a teacher, on the unlabelled images of DATASET.NUM_UNLABELLED
 
     def __init__(self, backbone: Backbone, space: LabelSpace):
         super().__init__()
@@ -133,7 +135,9 @@ class Method(nn.Module):
         return self._frozen_text[space]
 
     def frozen_image(self, images: Tensor, vision: VisionOut) -> Tensor:
-        """Raw image features [B, d] of frozen CLIP; a second pass only where `vision`, from `image`, is not."""
+        """Raw image features [B, d] of frozen CLIP, in the space of the logits; a second pass only where `vision`, from
+        `image`, is not.
+        """
         if not self.image_trains:
             return vision.pooled
         with torch.no_grad():
@@ -143,6 +147,10 @@ class Method(nn.Module):
     def joint_width(self) -> int:
         """d, the width of the space in which logits are computed."""
         return self.backbone.spec.embed_dim
+
+    def joint_image(self, vision: VisionOut) -> Tensor:
+        """Image features [B, d] in the space of the logits, not normalised, with gradient where the method trains."""
+        return vision.pooled
 
     def project(self, tokens: Tensor) -> Tensor:
         """Hidden tokens [..., w] to the space of the logits, [..., d], not normalised.
@@ -184,7 +192,7 @@ class Method(nn.Module):
             text: unit features, [C, d] or [B, C, d].
         """
         with torch.autocast(text.device.type, enabled=False):
-            v = F.normalize(vision.pooled.float(), dim=-1)  # [B, d]
+            v = F.normalize(self.joint_image(vision).float(), dim=-1)  # [B, d]
             cosine = v @ text.t() if text.dim() == 2 else torch.einsum("bd,bcd->bc", v, text)
             return self.backbone.logit_scale.exp() * cosine
 

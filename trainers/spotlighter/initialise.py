@@ -38,7 +38,7 @@ def fill_bank(trainer: Spotlighter) -> None:
     tokens, label = [], []
     loader = build_data_loader(
         cfg,
-        data_source=trainer.dm.dataset.train_x,
+        data_source=trainer.dm.dataset.train_x if method.learns_from_labels else trainer.dm.dataset.train_u,
         batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
         tfm=build_transform(cfg, is_train=False),
         is_train=False,

@@ -49,6 +49,7 @@ class SpotlighterMethod(Method):
             )
         if prune_train and not self.prune:
             raise ValueError("PRUNE_TRAIN is set, but PRUNE is empty; name blocks and shares there.")
+        self.learns_from_labels = host.learns_from_labels
         self._want_in_training = frozenset(head.want(tower.n_blocks, training=True))
         self._want = frozenset(head.want(tower.n_blocks, training=False))
 
@@ -79,7 +80,8 @@ class SpotlighterMethod(Method):
         with torch.autocast(text.device.type, enabled=False):
             out = self.head(given)
         terms = out.terms | {f"host_{name}": term for name, term in more.items()}
-        return StepOutput(out.logits, terms, out.weights | {f"host_{name}": w for name, w in weights.items()})
+        weights = out.weights | {f"host_{name}": w for name, w in weights.items()}
+        return StepOutput(out.logits, terms, weights, given.teacher)
 
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
         vision = self.host.image(images, self._want, self.prune)
@@ -92,7 +94,7 @@ class SpotlighterMethod(Method):
         """What both training and inference hand to the head."""
         tower = self.backbone.vision
         N = tower.vit.grid**2 if vision.kept is None else vision.kept.shape[1]
-        raw, hidden = vision.pooled.float(), vision.hidden.get(tower.n_blocks - 1)
+        raw, hidden = self.host.joint_image(vision).float(), vision.hidden.get(tower.n_blocks - 1)
         tokens = self.host.joint_tokens(vision)
         return HeadInput(
             text=text,
