@@ -11,6 +11,11 @@ Where a run lies is said by tools/run_layout.py. A method is a folder of `script
     configs:                            # protocol -> pattern -> config; the first pattern that fits counts
       base2new: {"shapes*": mini_vit8_ep20, "imagenet": vit_b16_ep50_ctxv1, "*": vit_b16_ep200_ctxv1}
       fewshot: {"shapes*": mini_vit8_ep20, "* 1": vit_b16_ep50, "*": vit_b16}
+    teacher:                            # of a distilling method: whose trained model it learns from
+      method: promptsrc                 # folder of scripts/
+      key: TRAINER.PROMPTKD.TEACHER_DIR  # the entry that names the run folder
+      configs: {base2new: {"*": vit_l14_ep20_bs8}}  # as above, for the teacher's training
+    trains_on: target                   # other data sets and domains: xd_test trains on them itself (default: source)
 
 A pattern stands for a data set, or for a data set and a number of shots.
 """
@@ -39,6 +44,15 @@ class ProtocolError(ValueError):
 
 
 @dataclass(frozen=True)
+class TeacherFiles:
+    """Whose trained model a distilling method learns from: a folder of `scripts/`, with configs of its own."""
+
+    method: str
+    key: str
+    configs: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
 class MethodFiles:
     """A folder of `scripts/`: the trainer it runs and its configs by protocol."""
 
@@ -49,6 +63,8 @@ class MethodFiles:
     variants: tuple[str, ...] = ()
     transfers: bool = True
     hosts: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    teacher: TeacherFiles | None = None
+    trains_on: str = "source"
 
     def config(self, key: str, dataset: str, shots: int, host: str = "") -> str:
         """Stem of the config of a protocol, a data set and a number of shots, around a host ("": the usual one).
@@ -57,12 +73,24 @@ class MethodFiles:
             ProtocolError: the method has none.
         """
         self.check_host(host)
-        configs = self.hosts[host] if host else self.configs
-        for pattern, config in configs.get(key, {}).items():
-            if fnmatchcase(dataset, pattern) or fnmatchcase(f"{dataset} {shots}", pattern):
-                return config
-        around = f" around {host}" if host else ""
-        raise ProtocolError(f"scripts/{self.folder}/method.yaml names no config for {key} on {dataset}{around}.")
+        found = choose(self.hosts[host] if host else self.configs, key, dataset, shots)
+        if found is None:
+            around = f" around {host}" if host else ""
+            raise ProtocolError(f"scripts/{self.folder}/method.yaml names no config for {key} on {dataset}{around}.")
+        return found
+
+    def teacher_config(self, key: str, dataset: str, shots: int) -> str:
+        """As `config`, of the teacher's training.
+
+        Raises:
+            ProtocolError: the method has no teacher, or that has no config.
+        """
+        found = choose(self.teacher.configs, key, dataset, shots) if self.teacher else None
+        if found is None:
+            raise ProtocolError(
+                f"scripts/{self.folder}/method.yaml names no teacher's config for {key} on {dataset}."
+            )
+        return found
 
     def check_host(self, host: str) -> None:
         """Refuse a host that the method has no configs for.
@@ -87,6 +115,14 @@ class MethodFiles:
             )
 
 
+def choose(configs: dict[str, dict[str, str]], key: str, dataset: str, shots: int) -> str | None:
+    """The config of the first pattern that fits; None if none does."""
+    for pattern, config in configs.get(key, {}).items():
+        if fnmatchcase(dataset, pattern) or fnmatchcase(f"{dataset} {shots}", pattern):
+            return config
+    return None
+
+
 @cache
 def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
     """Read `scripts/FOLDER/method.yaml`.
@@ -100,8 +136,18 @@ def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
     tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         variants = tuple(tree.get("variants", ()))
-        flags = (tree.get("trains", True), tree["configs"], variants, tree.get("transfers", True))
-        return MethodFiles(folder, tree["trainer"], *flags, tree.get("hosts", {}))
+        teacher = TeacherFiles(**tree["teacher"]) if "teacher" in tree else None
+        return MethodFiles(
+            folder,
+            tree["trainer"],
+            tree.get("trains", True),
+            tree["configs"],
+            variants,
+            tree.get("transfers", True),
+            tree.get("hosts", {}),
+            teacher,
+            tree.get("trains_on", "source"),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{path} must name trainer and configs ({error!r}).") from None
 
@@ -174,6 +220,7 @@ class Run:
         source: data set of the training for other data sets and domains; "": ImageNet, or `shapes` on its domains.
         output: folder of all runs.
         options: entries of the config to change, KEY VALUE ….
+        teacher_seed: of the teacher's training; one teacher serves all seeds of its students.
     """
 
     protocol: str
@@ -188,6 +235,7 @@ class Run:
     output: str = DEFAULT_OUTPUT
     options: tuple[str, ...] = ()
     root: Path = ROOT
+    teacher_seed: int = 1
 
     def resolved(self) -> Run:
         """The run with every choice made.
@@ -206,7 +254,8 @@ class Run:
             if not (self.root / "configs/datasets" / f"{name}.yaml").is_file():
                 there = " ".join(config_stems(self.root / "configs/datasets"))
                 raise ProtocolError(f"unknown data set '{name}'; there are: {there}")
-        own = files.config(protocol.configs, source if protocol.configs == "xd" else dataset, self.shots, self.host)
+        source_decides = protocol.configs == "xd" and self.basis.trains_on == "source"
+        own = files.config(protocol.configs, source if source_decides else dataset, self.shots, self.host)
         run = replace(self, dataset=dataset, source=source, config=self.config or own)
         run = replace(run, trainer=self.trainer or files.trainer)
         if not run.config_file.is_file():
@@ -215,8 +264,20 @@ class Run:
         return run
 
     @property
+    def basis(self) -> MethodFiles:
+        """The files that say what is trained on, and by whom one is taught: the host's, if there is one."""
+        return method_of(self.host, self.root) if self.host else method_files(self.method, self.root)
+
+    @property
     def trains(self) -> bool:
-        return method_files(self.method, self.root).trains and not PROTOCOLS[self.protocol].after
+        return method_files(self.method, self.root).trains and not self.after
+
+    @property
+    def after(self) -> str:
+        """The protocol whose model this run tests; "": it trains itself, if the method does."""
+        if self.protocol == "xd_test" and self.basis.trains_on == "target":
+            return ""
+        return PROTOCOLS[self.protocol].after
 
     @property
     def classes(self) -> str:
@@ -243,10 +304,22 @@ class Run:
     @property
     def model(self) -> Run | None:
         """The training run whose model this one tests; None if there is nothing to load."""
-        after = PROTOCOLS[self.protocol].after
+        after = self.after
         if not after or not method_files(self.method, self.root).trains:
             return None
         return replace(self, protocol=after, dataset=self.source if after == "xd_train" else self.dataset)
+
+    @property
+    def teacher(self) -> Run | None:
+        """The training run whose model this one learns from or takes its classifier from; None without a teacher."""
+        files = self.basis
+        if files.teacher is None:
+            return None
+        protocol = PROTOCOLS[self.protocol].after or self.protocol
+        dataset = self.source if protocol == "xd_train" else self.dataset
+        config = files.teacher_config(PROTOCOLS[protocol].configs, dataset, self.shots)
+        seed, where = self.teacher_seed, {"source": self.source, "output": self.output, "root": self.root}
+        return Run(protocol, files.teacher.method, dataset, seed, self.shots, config, **where).resolved()
 
     def script(self) -> list[str]:
         """The script of this run and its arguments, as a person types them."""
@@ -264,6 +337,7 @@ class Run:
             named["SOURCE"] = (self.source, default_source(self.dataset))
         if "SHOTS" not in PROTOCOLS[self.protocol].arguments:
             named["SHOTS"] = (str(self.shots), str(DEFAULT_SHOTS))
+        named["TEACHER_SEED"] = (str(self.teacher_seed), "1")
         named["OUTPUT"] = (self.output, DEFAULT_OUTPUT)
         return {name: value for name, (value, default) in named.items() if value != default}
 
@@ -274,10 +348,12 @@ class Run:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the config that a method has for a protocol: METHOD KEY DATASET SHOTS, for scripts."""
-    method, key, dataset, shots = sys.argv[1:] if argv is None else argv
+    """Print the config that a method has for a protocol: METHOD KEY DATASET SHOTS [teacher], for scripts."""
+    method, key, dataset, shots, *whose = sys.argv[1:] if argv is None else argv
     try:
-        print(method_files(method).config(key, dataset, int(shots)))
+        files = method_files(method)
+        config = files.teacher_config if whose == ["teacher"] else files.config
+        print(config(key, dataset, int(shots)))
     except ProtocolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

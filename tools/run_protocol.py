@@ -14,6 +14,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from tools.protocols import DEFAULT_OUTPUT, DEFAULT_SHOTS, ROOT, ProtocolError, Run, config_stems
@@ -31,7 +32,7 @@ Usage: bash {script} {arguments} [KEY VALUE ...]
 
 Example: bash {script} {example}
 
-From the environment: DATA OUTPUT SHOTS CFG TRAINER HOST SOURCE LOADEP PYTHON (see scripts/common.sh).
+From the environment: DATA OUTPUT SHOTS CFG TRAINER HOST SOURCE LOADEP TEACHER_SEED PYTHON (see scripts/common.sh).
 A finished run is skipped; an interrupted one goes on where it stopped: give the same command again."""
 ARGUMENTS = {  # name -> (help, example)
     "DATASET": ("a data set:\n             {datasets}", "shapes"),
@@ -105,6 +106,8 @@ def read_arguments(method: str, protocol: str, arguments: Sequence[str], env: Ma
         raise WrongUsage(f"SHOTS must be a number of images a class, got '{shots}'")
     if not re.fullmatch(r"[0-9]+|best", env.get("LOADEP") or "best"):
         raise WrongUsage(f"LOADEP must be an epoch or best, got '{env['LOADEP']}'")
+    if not NUMBER.fullmatch(env.get("TEACHER_SEED") or "1"):
+        raise WrongUsage(f"TEACHER_SEED must be 0, 1, 2, ..., got '{env['TEACHER_SEED']}'")
     run = Run(
         protocol=protocol,
         method=method,
@@ -117,6 +120,7 @@ def read_arguments(method: str, protocol: str, arguments: Sequence[str], env: Ma
         source=env.get("SOURCE", ""),
         output=from_caller(env.get("OUTPUT") or str(ROOT / DEFAULT_OUTPUT), env),
         options=options,
+        teacher_seed=int(env.get("TEACHER_SEED") or 1),
     ).resolved()
     if protocol == "xd_test" and run.dataset == run.source:
         raise WrongUsage(f"{run.source} is what is trained on; its own result is in the training run")
@@ -151,6 +155,7 @@ def start(run: Run, data: str, env: Mapping[str, str]) -> int:
         flags = ["--eval-only", "--model-dir", str(model), *([] if epoch is None else ["--load-epoch", str(epoch)])]
     elif not run.trains:
         flags = ["--eval-only"]
+    run = replace(run, options=(*teacher_options(run), *run.options))
     settings = settings_of([run.dataset_file, run.config_file])
     state = current_state(run.folder, model, epoch, run.options, settings)
     where = f"{run.classes} classes of {run.dataset}"
@@ -167,6 +172,20 @@ def start(run: Run, data: str, env: Mapping[str, str]) -> int:
     elif state == "stale":
         print("   finished, but with another model than the one to test now: it runs again")
     replace_process(command(run, data, flags))
+
+
+def teacher_options(run: Run) -> tuple[str, ...]:
+    """The config entry that names the teacher's run folder, unless it is typed.
+
+    Raises:
+        ProtocolError: the teacher is not trained.
+    """
+    teacher, files = run.teacher, run.basis.teacher
+    if teacher is None or files is None or files.key in run.options[::2]:
+        return ()
+    if state_of(teacher.folder) != "finished":
+        raise ProtocolError(f"no finished teacher in {teacher.folder}. Train it first: {teacher.shell_line()}")
+    return files.key, str(teacher.folder)
 
 
 def epoch_to_load(model: Run, env: Mapping[str, str]) -> int | None:
