@@ -14,7 +14,7 @@ from torchvision import transforms
 from .download import fetch, sha256
 from .model import CLIP, build_model
 from .simple_tokenizer import get_tokenizer
-from .weights import BUILTIN, cache_dir, find_weights, read_file, read_weights
+from .weights import BUILTIN, SHIPPED, cache_dir, find_weights, read_file, read_weights
 from .weights import MODELS as _MODELS
 
 __all__ = ["available_models", "build_model", "load", "tokenize"]
@@ -74,15 +74,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
     """Local path of an address of `_MODELS`, for trainers that load archives themselves.
 
-    The file is what `torch.jit.load` or `torch.load` read. The model that ships with the repository is unpacked into
-    the cache as a plain state dict.
+    The file is what `torch.jit.load` or `torch.load` read. A model that ships with the repository is unpacked into the
+    cache as a plain state dict.
 
     Raises:
         RuntimeError: the file did not arrive, or arrived with another digest than the address names.
     """
     folder = Path(root).expanduser() if root is not None else cache_dir()
     if url.startswith(BUILTIN):
-        return str(_unpack(find_weights("Mini-ViT/8"), folder))
+        name = next(name for name, path in SHIPPED.items() if url == BUILTIN + path.name)
+        return str(_unpack(find_weights(name), folder))
     digest, file = url.split("/")[-2:]
     return str(fetch(url, folder / file, digest if len(digest) == 64 else None))
 

@@ -30,8 +30,11 @@ __all__ = ["MODELS", "cache_dir", "find_weights", "read_file", "read_weights", "
 logger = logging.getLogger(__name__)
 
 ARCHIVES = "https://openaipublic.azureedge.net/clip/models"
-BUILTIN = "builtin:"  # scheme of the model that ships with the repository
-MINI = Path(__file__).with_name("weights") / "mini_vit8.safetensors"
+BUILTIN = "builtin:"  # scheme of the models that ship with the repository
+SHIPPED = {
+    name: Path(__file__).with_name("weights") / f"{stem}.safetensors"
+    for name, stem in (("Mini-ViT/8", "mini_vit8"), ("Mini-ViT/8-L", "mini_vit8_l"))
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ SOURCES = {
         "clip-vit-large-patch14-336",
     ),
 }
-MODELS = {name: source.url for name, source in SOURCES.items()} | {"Mini-ViT/8": BUILTIN + MINI.name}
+MODELS = {name: source.url for name, source in SOURCES.items()} | {
+    name: BUILTIN + path.name for name, path in SHIPPED.items()
+}
 
 
 def cache_dir() -> Path:
@@ -117,13 +122,13 @@ def find_weights(name_or_path: str | os.PathLike[str], root: str | os.PathLike[s
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     if name in SOURCES:
         return _find_source(name, SOURCES[name], Path(root).expanduser() if root is not None else cache_dir())
-    if name in MODELS:
-        if not MINI.is_file():
+    if name in SHIPPED:
+        if not SHIPPED[name].is_file():
             raise FileNotFoundError(
-                f"The weights of {name} belong to the repository but are missing at {MINI}; restore the file with git, "
-                f"or train it with tools/pretrain_mini_clip.py."
+                f"The weights of {name} belong to the repository but are missing at {SHIPPED[name]}; restore the file "
+                f"with git, or train it with tools/pretrain_mini_clip.py."
             )
-        return MINI
+        return SHIPPED[name]
     if path.is_file():
         return path
     if path.is_dir():

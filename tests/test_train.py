@@ -85,13 +85,14 @@ BACKBONES = {
     "vit_b16": "ViT-B/16",
     "vit_l14": "ViT-L/14",
     "mini_vit8": "Mini-ViT/8",
+    "mini_vit8_l": "Mini-ViT/8-L",
 }
 
 
 @pytest.mark.parametrize("path", METHOD_FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_every_method_file_merges_and_its_name_tells_the_truth(path):
     cfg = parse("--config-file", str(path), "--trainer", path.parent.name)
-    backbone = next(stem for stem in BACKBONES if f"{path.stem}_".startswith(f"{stem}_"))
+    backbone = max((stem for stem in BACKBONES if f"{path.stem}_".startswith(f"{stem}_")), key=len)
     assert BACKBONES[backbone] == cfg.MODEL.BACKBONE.NAME
     node = cfg.TRAINER.get(path.parent.name.upper(), {})
     rows = {key: node.get(key, 0) for key in ("N_CTX", "N_CTX_TEXT", "N_CTX_VISION")}
@@ -114,6 +115,11 @@ def test_every_method_file_merges_and_its_name_tells_the_truth(path):
     if path.parent.name == "CLIPFit":
         weight = cfg.TRAINER.CLIPFIT.SIMILARITY_WEIGHT
         assert weight == (2.0 if path.stem.endswith("_lambda2") else 8.0)
+    if path.parent.name == "PromptKD":
+        parts = path.stem.split("_")
+        assert ("kd200" in parts) == (node.KD_WEIGHT == 200)
+        assert (16 if "16u" in parts else -1) == cfg.DATASET.NUM_UNLABELLED
+        assert (3 if "xd" in parts else 9) == node.PROMPT_DEPTH_VISION
     if path.parent.name == "Spotlighter":
         node, told = cfg.TRAINER.SPOTLIGHTER, path.stem.split("_")[-1]
         presets = {"paper": "paper", "fast": "paper", "release": "release", "ctxv1": "release"}

@@ -1,6 +1,8 @@
-"""Train Mini-ViT/8, the small CLIP of the embedded benchmark, from nothing.
+"""Train the small CLIPs of the embedded benchmark: Mini-ViT/8 from nothing, Mini-ViT/8-L from it.
 
     python -m tools.pretrain_mini_clip --work output/pretrain --out clip/weights/mini_vit8.safetensors
+    python -m tools.pretrain_mini_clip --work output/pretrain_l --out clip/weights/mini_vit8_l.safetensors \\
+        --grow clip/weights/mini_vit8.safetensors --favour neon --steps 600 --batch-size 128 --lr 8e-4 --warmup 40
 
 Pictures are rendered while training, so nothing is downloaded. Batch number s depends on --seed and s only, therefore
 a run that was stopped goes on, with the same command, to the same weights as one that was not.
@@ -24,17 +26,21 @@ from torch import Tensor, nn
 
 from clip.clip import tokenize
 from clip.layouts import save_compact, unused_rows
-from clip.model import CLIP, CLIPSpec
+from clip.model import CLIP, CLIPSpec, infer_spec
+from clip.weights import read_file
 from dassl.utils.files import atomic_write
 from datasets.shapes.captions import ALL_TEMPLATES, draw_templates
 from datasets.shapes.conditions import CONDITIONS
 from datasets.shapes.render import COLOURS, NAMES, SHAPES, Draws, Style, picture_keys, render
+from tools.grow_mini_clip import deepen_image_tower, widen_joint_space
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 VOCABULARY, TEXT_WIDTH, EMBED_DIM = 49408, 128, 128
+GROWN_JOINT, GROWN_AFTER = 256, (1, 3)  # of --grow: joint width, and the blocks that get another one on top
 TEXT_RESIDUAL = 0.15  # trained words then are 0.012 large a channel, so that a step of plain SGD moves them noticeably
 PLAIN_SHARE = 0.2  # of the pictures: no condition
+FAVOURED_SHARE = 0.4  # of the pictures: the condition of --favour, before the others are drawn as without it
 # Wider than any domain of the benchmark, so that each of them is within reach.
 PRETRAIN_STYLE = Style(radius=(8.0, 24.0), tilt=0.7, distractors=(0, 4), occluded=0.2, textured=0.25)
 CURRICULUM = 0.2  # of the steps: pictures go from large, upright and tidy to PRETRAIN_STYLE
@@ -53,6 +59,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--width", type=int, default=128, help="image tower, a multiple of 64 (default: %(default)s)")
     add("--layers", type=int, default=4, help="image tower (default: %(default)s)")
     add("--text-layers", type=int, default=2, help="text tower, 128 wide (default: %(default)s)")
+    add("--grow", metavar="FILE", help="start as this model, with more image blocks and joint channels; the text stays")
+    add("--favour", choices=CONDITIONS[1:], help=f"condition of {FAVOURED_SHARE:.0%}% more of the pictures")
     add("--readout", type=float, default=1.0, help="weight of the auxiliary classifiers (default: %(default)s)")
     add("--seed", type=int, default=1, help="of weights, pictures and captions (default: %(default)s)")
     add(
@@ -85,18 +93,24 @@ def style_at(progress: float) -> Style:
 class Batches:
     """Item s is the whole batch of step s: pictures, caption templates, and which captions say the same."""
 
-    def __init__(self, batch_size: int, seed: str, steps: int) -> None:
-        self.batch_size, self.seed, self.steps = batch_size, seed, steps
+    def __init__(
+        self, batch_size: int, seed: str, steps: int, favour: str | None = None, curriculum: float = CURRICULUM
+    ) -> None:
+        self.batch_size, self.seed, self.favour = batch_size, seed, favour
+        self.easy_steps = curriculum * steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         number = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         draw = Draws(picture_keys(self.seed, "pretrain", "choice", np.zeros_like(number), number))
         labels = draw.integers(0, len(NAMES) - 1)
         conditions = np.where(draw()[:, 0] < PLAIN_SHARE, 0, draw.integers(1, len(CONDITIONS) - 1))
+        if self.favour:
+            conditions = np.where(draw()[:, 0] < FAVOURED_SHARE, CONDITIONS.index(self.favour), conditions)
         strengths = draw(0.5, 1.0)[:, 0]
         templates, named = draw_templates(draw, conditions)
         keys = picture_keys(self.seed, "pretrain", "train", labels, number)
-        pictures = render(keys, labels, style_at(step / (CURRICULUM * self.steps)), conditions, strengths)
+        style = style_at(step / self.easy_steps) if self.easy_steps else PRETRAIN_STYLE
+        pictures = render(keys, labels, style, conditions, strengths)
         meaning = labels * len(CONDITIONS) + named
         arrays = {"pictures": pictures, "labels": labels, "conditions": conditions}
         arrays |= {"templates": templates, "meaning": meaning}
@@ -137,8 +151,10 @@ class Vocabulary:
 
 
 def build(args: argparse.Namespace, vocabulary: Vocabulary) -> CLIP:
-    """A random model whose token table holds the vocabulary's rows only."""
+    """A random model, or the grown one, whose token table holds the vocabulary's rows only."""
     torch.manual_seed(args.seed)
+    if args.grow:
+        return grown(args, vocabulary)
     spec = CLIPSpec(
         embed_dim=EMBED_DIM,
         image_resolution=64,
@@ -156,9 +172,23 @@ def build(args: argparse.Namespace, vocabulary: Vocabulary) -> CLIP:
     return model
 
 
+def grown(args: argparse.Namespace, vocabulary: Vocabulary) -> CLIP:
+    """The model of `--grow` with more blocks and joint channels, which computes the same; its text tower is frozen."""
+    generator = torch.Generator().manual_seed(args.seed)
+    state = {name: tensor.float() for name, tensor in read_file(args.grow).items()}
+    state["token_embedding.weight"] = state["token_embedding.weight"][vocabulary.ids]
+    state = widen_joint_space(deepen_image_tower(state, GROWN_AFTER), GROWN_JOINT, generator)
+    model = CLIP(infer_spec(state))
+    model.load_state_dict(state)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("visual.") or name == "logit_scale")
+    return model
+
+
 def build_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.AdamW:
-    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embedding" in name]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in trained if p.ndim >= 2 and "embedding" not in name]
+    others = [p for name, p in trained if p.ndim < 2 or "embedding" in name]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": args.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -267,10 +297,11 @@ def shrink_text_residual(state: dict[str, Tensor], factor: float) -> dict[str, T
     }
 
 
-def expand(model: CLIP, vocabulary: Vocabulary) -> dict[str, Tensor]:
-    """The finished state dict: residual stream shrunk, whole token table of CLIP's vocabulary."""
+def expand(model: CLIP, vocabulary: Vocabulary, shrink: bool = True) -> dict[str, Tensor]:
+    """The finished state dict: residual stream shrunk unless it was already, whole token table of CLIP's vocabulary."""
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    state = shrink_text_residual(state, TEXT_RESIDUAL)
+    if shrink:
+        state = shrink_text_residual(state, TEXT_RESIDUAL)
     table = torch.from_numpy(unused_rows(VOCABULARY, TEXT_WIDTH))
     table[vocabulary.ids] = state["token_embedding.weight"]
     return state | {"token_embedding.weight": table}
@@ -282,11 +313,15 @@ class Run:
     def __init__(self, args: argparse.Namespace, rank: int) -> None:
         self.args, self.rank = args, rank
         self.vocabulary = Vocabulary()
+        self.frozen_texts: Tensor | None = None  # [templates * classes, d]
         self.model = build(args, self.vocabulary)
-        self.readout = Readout(EMBED_DIM)
+        self.readout = Readout(self.model.text_projection.shape[1])
         self.trained = nn.ModuleDict({"clip": self.model, "readout": self.readout})
         self.optimizer = build_optimizer(self.trained, args)
-        self.batches = Batches(args.batch_size // args.processes, f"{args.seed}/{rank}", args.steps)
+        curriculum = 0 if args.grow else CURRICULUM  # a grown model has been through it
+        self.batches = Batches(
+            args.batch_size // args.processes, f"{args.seed}/{rank}", args.steps, args.favour, curriculum
+        )
         self.checkpoint = args.work / "checkpoint.pt"
         self.start, self.spent = resume(self.checkpoint, self.trained, self.optimizer, args)
         self.stop = min(args.steps, args.stop_after or args.steps)
@@ -304,7 +339,7 @@ class Run:
             group["lr"] = learning_rate(number, args)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
             raw = self.model.encode_image(normalise(batch["pictures"]))
-            text = self.model.encode_text(self.vocabulary(batch["templates"], batch["labels"]))
+            text = self.texts(batch["templates"], batch["labels"])
         readout = self.readout.loss(raw.float(), batch["labels"], batch["conditions"])
         image, text = F.normalize(raw.float(), dim=-1), F.normalize(text.float(), dim=-1)
         contrast = contrastive_loss(image, text, self.model.logit_scale.exp(), batch["meaning"])
@@ -321,6 +356,16 @@ class Run:
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(100))
         return contrast.detach(), readout.detach()
+
+    def texts(self, templates: Tensor, labels: Tensor) -> Tensor:
+        """Raw features of captions, [B, d]; those of a frozen text tower are computed once."""
+        if self.args.grow is None:
+            return self.model.encode_text(self.vocabulary(templates, labels))
+        if self.frozen_texts is None:
+            with torch.no_grad():
+                parts = self.vocabulary.captions.flatten(0, 1).split(1024)
+                self.frozen_texts = torch.cat([self.model.encode_text(part) for part in parts])
+        return self.frozen_texts[templates * len(NAMES) + labels]
 
     def train(self) -> None:
         """From the checkpoint's step to the last one."""
@@ -346,7 +391,7 @@ class Run:
                 saved = time.monotonic()
         if self.rank == 0 and self.stop == args.steps and args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
-            save_compact(expand(self.model, self.vocabulary), self.vocabulary.ids.tolist(), args.out)
+            save_compact(expand(self.model, self.vocabulary, not args.grow), self.vocabulary.ids.tolist(), args.out)
             self.report(f"wrote {args.out}")
 
     def report(self, text: str) -> None:

@@ -18,7 +18,7 @@ from clip.layouts import save_compact
 def mini(state, tmp_path, monkeypatch):
     """A compact file in place of the one that ships with the repository, and a cache to unpack it into."""
     save_compact(state, [49406, 49407, 320], tmp_path / "mini_vit8.safetensors")
-    monkeypatch.setattr(weights, "MINI", tmp_path / "mini_vit8.safetensors")
+    monkeypatch.setitem(weights.SHIPPED, "Mini-ViT/8", tmp_path / "mini_vit8.safetensors")
     monkeypatch.setenv("CLIP_CACHE", str(tmp_path / "cache"))
     return tmp_path
 

@@ -127,7 +127,7 @@ def test_files_with_other_contents(tmp_path):
 def test_names_and_addresses():
     assert list(MODELS) == [
         *("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64"),
-        *("ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px", "Mini-ViT/8"),
+        *("ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px", "Mini-ViT/8", "Mini-ViT/8-L"),
     ]
     assert MODELS["ViT-B/16"] == (
         "https://openaipublic.azureedge.net/clip/models/"
@@ -236,7 +236,7 @@ def test_other_errors_of_finding(tmp_path, monkeypatch):
         find_weights(tmp_path / "none.pt")
     with pytest.raises(FileNotFoundError, match=r"holds neither open_clip_model.safetensors nor model.safetensors;"):
         find_weights(tmp_path)
-    monkeypatch.setattr(weights, "MINI", tmp_path / "mini_vit8.safetensors")
+    monkeypatch.setitem(weights.SHIPPED, "Mini-ViT/8", tmp_path / "mini_vit8.safetensors")
     with pytest.raises(FileNotFoundError, match=r"Mini-ViT/8 belong to the repository but are missing at .*/mini_vit8"):
         find_weights("Mini-ViT/8")
     save_file({"x": torch.zeros(1)}, tmp_path / "mini_vit8.safetensors")

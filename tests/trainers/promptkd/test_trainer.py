@@ -151,3 +151,25 @@ def test_methods_that_learn_from_labels_refuse_unlabelled_images(make):
         ValueError, match=r"CoOp learns from labels here, but DATASET.NUM_UNLABELLED is -1; set it to 0"
     ):
         make("DATASET.NUM_UNLABELLED", "-1", trainer="CoOp")
+
+
+def test_spotlighter_on_it_fills_its_bank_from_the_unlabelled_images(make, pictures, large_weights, record_of):
+    """Its classes are the teacher's choice, over all of them."""
+    opts = ("OPTIM.MAX_EPOCH", 8, "OPTIM.LR", 0.5)
+    make(*opts, trainer="IVLP", output="all", backbone=large_weights, classes="all").train()
+    bank = (
+        "TRAINER.SPOTLIGHTER.HOST",
+        "PromptKD",
+        "TRAINER.SPOTLIGHTER.N_PROTOTYPES",
+        2,
+        "TRAINER.SPOTLIGHTER.TOP_K",
+        4,
+    )
+    trainer = make(
+        *(*bank, "TRAINER.PROMPTKD.TEACHER_DIR", pictures / "all", "DATASET.NUM_UNLABELLED", -1),
+        trainer="Spotlighter",
+    )
+    trainer.train()
+    assert trainer.method.head.memory.prototypes.shape == (4, 2, 64)
+    assert record_of()["finished"]
+    assert "agreement" in record_of()["epochs"][0]["train"]
