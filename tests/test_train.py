@@ -84,8 +84,8 @@ BACKBONES = {
     "vit_b32": "ViT-B/32",
     "vit_b16": "ViT-B/16",
     "vit_l14": "ViT-L/14",
-    "mini_vit8": "Mini-ViT/8",
     "mini_vit8_l": "Mini-ViT/8-L",
+    "mini_vit8": "Mini-ViT/8",
 }
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, VisionOut
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import MethodTrainer, declare_compute
 from trainers.method import Method, StepOutput
+from trainers.projector import Projector
 from trainers.prompting import ImagePrompts, PromptedMethod, declare_inject
 from trainers.released import own_layout
 from trainers.teacher import load_teacher
@@ -44,25 +45,14 @@ class Distillation:
                 raise ValueError(f"TRAINER.PROMPTKD.{key.upper()} must be positive, got {getattr(self, key)}.")
 
 
-class Projector(nn.Module):
-    """Linear, batch norm, ReLU, linear: student features [B, d_s] to the teacher's joint space [B, d]."""
-
-    def __init__(self, student_width: int, width: int):
-        super().__init__()
-        self.linear1 = nn.Linear(student_width, width)
-        self.bn = nn.BatchNorm1d(width)
-        self.linear2 = nn.Linear(width, width)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear2(F.relu(self.bn(self.linear1(features))))
-
-    def frozen(self, features: Tensor) -> Tensor:
-        """The same with running statistics and no gradient to the projector: [..., d_s] to [..., d]."""
-        fixed = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        hidden = F.linear(features, fixed["linear1.weight"], fixed["linear1.bias"]).flatten(0, -2)
-        statistics = self.bn.running_mean, self.bn.running_var
-        hidden = F.relu(F.batch_norm(hidden, *statistics, fixed["bn.weight"], fixed["bn.bias"], eps=self.bn.eps))
-        return F.linear(hidden, fixed["linear2.weight"], fixed["linear2.bias"]).unflatten(0, features.shape[:-1])
+def project_frozen(projector: Projector, features: Tensor) -> Tensor:
+    """The projector with running statistics and without gradient to it: [..., d_s] to [..., d]."""
+    fixed = {name: parameter.detach() for name, parameter in projector.named_parameters()}
+    hidden = F.linear(features, fixed["linear1.weight"], fixed["linear1.bias"]).flatten(0, -2)
+    bn = projector.bn
+    hidden = F.batch_norm(hidden, bn.running_mean, bn.running_var, fixed["bn.weight"], fixed["bn.bias"], eps=bn.eps)
+    rows = F.linear(F.relu(hidden), fixed["linear2.weight"], fixed["linear2.bias"])
+    return rows.unflatten(0, features.shape[:-1])
 
 
 def posterior_kl(logits: Tensor, teacher: Tensor, temperature: float = 1.0, mean: str = "elements") -> Tensor:
@@ -145,7 +135,7 @@ class PromptKDMethod(PromptedMethod):
 
     def _through_frozen(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return self.projector.frozen(features.float())
+            return project_frozen(self.projector, features.float())
 
     @torch.no_grad()
     def teacher(self, images: Tensor) -> Tensor | None:
