@@ -87,9 +87,7 @@ class MethodFiles:
         """
         found = choose(self.teacher.configs, key, dataset, shots) if self.teacher else None
         if found is None:
-            raise ProtocolError(
-                f"scripts/{self.folder}/method.yaml names no teacher's config for {key} on {dataset}."
-            )
+            raise ProtocolError(f"scripts/{self.folder}/method.yaml names no teacher's config for {key} on {dataset}.")
         return found
 
     def check_host(self, host: str) -> None:

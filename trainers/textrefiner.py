@@ -70,7 +70,7 @@ class TextRefinerMethod(Method):
         n_patches = self.backbone.vision.vit.grid**2
         if o.top_k > n_patches:
             raise ValueError(f"TRAINER.TEXTREFINER.TOP_K must be at most the {n_patches} patches, got {o.top_k}.")
-        self.host = host
+        self.host, self.learns_from_labels = host, host.learns_from_labels
         d = host.joint_width
         self.local = Projector(self.backbone.spec.embed_dim, d)  # m
         self.extractor = nn.Linear(2 * d, d, bias=False)  # A
@@ -114,14 +114,15 @@ class TextRefinerMethod(Method):
             adapted = self._adapted(vision)  # [B, 1+N, d]
             top = self._top(adapted, vision)  # [B, k+2, d]
             local = self.backbone.logit_scale.exp() * top @ text.t()  # [B, k+2, C]
-            terms, weights = self._terms(logits, local, label, self.host.teacher(images))
+            teacher = self.host.teacher(images)
+            terms, weights = self._terms(logits, local, label, teacher)
             terms["text_l1"] = F.l1_loss(F.normalize(refined, dim=1), text)
         more, more_weights = self.host.penalties(images, vision, text)
         terms |= {f"host_{name}": term for name, term in more.items()}
         weights |= {f"host_{name}": weight for name, weight in more_weights.items()}
         if self.training:
             self.cache.write(adapted.detach().flatten(0, 1))
-        return StepOutput(logits, terms, weights)
+        return StepOutput(logits, terms, weights, teacher)
 
     def _adapted(self, vision: VisionOut) -> Tensor:
         """z = m(x) [B, 1+N, d] of the last block's outputs in CLIP's joint space, class token first."""

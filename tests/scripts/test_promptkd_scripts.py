@@ -119,4 +119,4 @@ def test_the_teachers_configs_exist():
     configs = {config for patterns in teacher.configs.values() for config in patterns.values()}
     assert configs <= {path.stem for path in (ROOT / "configs/trainers/PromptSRC").glob("*.yaml")}
     with pytest.raises(ProtocolError, match=r"promptkd/method.yaml names no teacher's config for fewshot on dtd"):
-        method_files("promptkd").config("fewshot", "dtd", 16, teacher=True)
+        method_files("promptkd").teacher_config("fewshot", "dtd", 16)

@@ -16,10 +16,13 @@ from trainers.base import MethodTrainer
 
 # Trainers that train nothing.
 UNTRAINED = {"ZeroshotCLIP", "ZeroshotCLIP2", "TextPriors"}
+TEACHER = "<teacher>"  # stands for the run folder of a trained teacher
 # What a trainer can't run without on six pictures of 16 patches a class: KEY, value, ….
 OPTIONS: dict[str, tuple[str, ...]] = {
     "LinearProbe": ("OPTIM.MAX_EPOCH", "1"),  # solves once
     "TextPriors": ("TRAINER.TEXTPRIORS.DESCRIPTIONS", str(Path(__file__).with_name("toy_descriptions.json"))),
+    # the toy has no unlabelled pictures; tests/trainers/promptkd/ tests the learning from a teacher
+    "PromptKD": ("TRAINER.PROMPTKD.TEACHER_DIR", TEACHER, "TRAINER.PROMPTKD.TARGET", "labels"),
     "CoCoOp": ("SEED", "2"),  # the toy's net has two hidden units, and with seed 1 neither is ever active
 }
 # What a trainer does not do, by design, and need not be tested for: trainer → "steps" (training is one step of an
@@ -59,6 +62,7 @@ MEMORY_ONLY = "TEXT_CHUNK"  # the one key that must not change the result
 TESTED_ELSEWHERE = {
     "SPOTLIGHTER": "tests/trainers/spotlighter/test_options.py",
     "TEXTPRIORS": "tests/trainers/test_textpriors.py",
+    "PROMPTKD": "tests/trainers/promptkd/test_trainer.py",
     "TEXTREFINER.KD_LOCAL_WEIGHT": "tests/trainers/test_textrefiner.py",  # these two need a teacher
     "TEXTREFINER.KD_TEXT_WEIGHT": "tests/trainers/test_textrefiner.py",
     "MAPLE.COUPLING_INIT": "tests/trainers/test_maple.py",  # needs three blocks

@@ -97,7 +97,7 @@ class LocalSweep:
     def _ready(self) -> Iterator[Job]:
         for job in self.jobs:
             status = self.statuses[job.key]
-            trained = job.model is None or self.statuses[job.model].state == "done"
+            trained = job.needs is None or self.statuses[job.needs].state == "done"
             open_state = status.state in ("pending", "resumable", "failed", "blocked") and not status.final
             if open_state and trained and job.key not in self.tried and job.key not in self.running:
                 yield job
@@ -176,7 +176,7 @@ class LocalSweep:
                         self.tried.add(job.key)
 
     def _refresh(self, job: Job) -> Status:
-        model = None if job.model is None else self.statuses[job.model]
+        model = None if job.needs is None else self.statuses[job.needs]
         self.statuses[job.key] = self.reader.status(job, model)
         return self.statuses[job.key]
 

@@ -77,8 +77,15 @@ class Job:
 
     @property
     def model(self) -> Path | None:
-        """Key of the training job that has to be finished first; None: there is none."""
+        """Key of the training job whose model is tested; None: there is none."""
         return None if self.run.model is None else self.run.model.folder
+
+    @property
+    def needs(self) -> Path | None:
+        """Key of the job that has to be finished first, the training or, of a training, that of its teacher."""
+        if self.run.model is None and self.run.teacher is not None:
+            return self.run.teacher.folder
+        return self.model
 
     def __str__(self) -> str:
         run = self.run
@@ -197,6 +204,8 @@ class _Block:
         """The jobs of one model: the training, then the test on a data set."""
         for name in self._protocols(run.method):
             job = Job(replace(run, protocol=name, dataset=dataset).resolved(), variant)
+            if job.run.teacher is not None:
+                yield Job(job.run.teacher)
             if name == "xd_test" and job.run.dataset == job.run.source:
                 raise PlanError(
                     f"{dataset} is what xd trains on, its result is in the training run; leave it out of datasets"

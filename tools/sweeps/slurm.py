@@ -143,10 +143,10 @@ class SlurmSweep:
             status = self.statuses[job.key]
             if status.state not in OPEN or status.final or job.key in self.submitted:
                 continue
-            if job.model is None or self.statuses[job.model].state == "done":
+            if job.needs is None or self.statuses[job.needs].state == "done":
                 now.append(job)
             else:
-                later[job.model].append(job)
+                later[job.needs].append(job)
         for first in range(0, len(now), LARGEST_ARRAY):
             self._submit(now[first : first + LARGEST_ARRAY])
         number = len(now)

@@ -55,7 +55,7 @@ class Reader:
         for job in jobs:
             earlier = (known or {}).get(job.key)
             if earlier is None or earlier.state != "done":
-                earlier = self.status(job, None if job.model is None else found[job.model])
+                earlier = self.status(job, None if job.needs is None else found[job.needs])
             found[job.key] = earlier
         return found
 
@@ -63,7 +63,7 @@ class Reader:
         """One job.
 
         Args:
-            model: how its training stands; None: it has none.
+            model: how what it needs stands, its training or its teacher's; None: it needs nothing.
         """
         held = lock.look(job.folder)
         if held is not None and held.alive(self.queue):
@@ -96,12 +96,13 @@ class Reader:
         if job.key in self.queued:
             return Status("queued", f"SLURM job {self.queued[job.key]}", None, seconds)
         if model is not None and model.state in ("failed", "blocked"):
-            return Status("blocked", "its training failed")
+            return Status("blocked", f"its {'training' if job.model else 'teacher'} failed")
         if failed is not None:
             return Status("failed", failed.error, None, seconds)
         if job.run.trains and (job.folder / record.SAVED).is_file():
             return Status("resumable", progress, None, seconds)
-        return Status("pending", "" if model is None or model.state == "done" else "after its training")
+        waits = model is not None and model.state != "done"
+        return Status("pending", f"after its {'training' if job.model else 'teacher'}" if waits else "")
 
     def _settings_of(self, job: Job) -> dict[str, Any]:
         files = (job.run.dataset_file, job.run.config_file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,10 +13,13 @@ from tqdm import tqdm
 
 from clip.layers import take_rows
 from dassl.data.data_manager import build_data_loader
+from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from trainers.spotlighter import activation
 from trainers.spotlighter.head import SpotlighterHead
 from trainers.spotlighter.memory import kmeans_prototypes, random_prototypes
+
+IMAGES_PER_CLASS = 64  # of the pass, whose activated tokens are in memory at once: 1 GB for 1000 classes of ViT-B/16
 
 if TYPE_CHECKING:
     from trainers.spotlighter.method import SpotlighterMethod
@@ -25,7 +30,9 @@ def fill_bank(trainer: Spotlighter) -> None:
     """Fill the bank from un-augmented training images, with sample-wise activation by T0 only.
 
     Per class, the activated tokens of all its images become K prototypes by k-means; a class with fewer than K of them
-    takes its images' next-best patches as well. Depends on the configuration's seed, not on the generators' state.
+    takes its images' next-best patches as well. On a host that learns from a teacher, an image belongs to the class
+    that the teacher names, and a class that it never names gets the images in which the teacher sees most of it.
+    Depends on the configuration's seed, not on the generators' state.
 
     Raises:
         ValueError: a class has too few patches for K prototypes.
@@ -35,10 +42,11 @@ def fill_bank(trainer: Spotlighter) -> None:
     head = cast(SpotlighterHead, method.head)
     C, K, w = head.memory.prototypes.shape
     k, seed = head.options.top_k, max(cfg.SEED, 0)
-    tokens, label = [], []
+    source = trainer.dm.dataset.train_x if method.learns_from_labels else trainer.dm.dataset.train_u
+    tokens, label, scores = [], [], []
     loader = build_data_loader(
         cfg,
-        data_source=trainer.dm.dataset.train_x if method.learns_from_labels else trainer.dm.dataset.train_u,
+        data_source=some_images(source, C, method.learns_from_labels, seed),
         batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
         tfm=build_transform(cfg, is_train=False),
         is_train=False,
@@ -53,36 +61,68 @@ def fill_bank(trainer: Spotlighter) -> None:
         with torch.no_grad(), trainer.precision.autocast():
             tokens.append(best_tokens(method, images, max(k, K)).cpu())
             teacher = method.host.teacher(images)
+        if teacher is not None:
+            scores.append(teacher.float().cpu())
         label.append((y if teacher is None else teacher.argmax(dim=1)).cpu())
-    rows, labels = torch.cat(tokens), torch.cat(label)  # [n, kept, w], [n]
-    available = torch.bincount(labels, minlength=C) * rows.shape[1]
-    poorest = int(available.argmin())
-    if available[poorest] < K:
+    rows = torch.cat(tokens)  # [n, kept, w]
+    members = images_of_classes(torch.cat(label), torch.cat(scores) if scores else None, C, -(-K // rows.shape[1]))
+    available = [len(images) * rows.shape[1] for images in members]
+    if min(available) < K:
+        poorest = available.index(min(available))
         raise ValueError(
             f"TRAINER.SPOTLIGHTER.N_PROTOTYPES is {K}, but the training images of class "
-            f"'{method.space.names[poorest]}' give only {int(available[poorest])} tokens; choose a smaller number."
+            f"'{method.space.names[poorest]}' give only {available[poorest]} tokens; choose a smaller number."
         )
     init = cfg.TRAINER.SPOTLIGHTER.BANK_INIT
-    head.memory.fill(initial_prototypes(rows, labels, (C, K, w), k, init, seed))
+    head.memory.fill(initial_prototypes(rows, members, (C, K, w), k, init, seed))
+
+
+def some_images(source: Sequence[Datum], n_cls: int, labelled: bool, seed: int) -> list[Datum]:
+    """At most `IMAGES_PER_CLASS` images of each class, or, without labels, that many times the number of classes."""
+    draw = random.Random(seed)
+    if not labelled:
+        chosen = range(len(source))
+        limit = IMAGES_PER_CLASS * n_cls
+        return [source[i] for i in (chosen if len(source) <= limit else sorted(draw.sample(chosen, limit)))]
+    by_class: dict[int, list[int]] = {}
+    for i, item in enumerate(source):
+        by_class.setdefault(item.label, []).append(i)
+    parts = [i if len(i) <= IMAGES_PER_CLASS else draw.sample(i, IMAGES_PER_CLASS) for i in by_class.values()]
+    return [source[i] for i in sorted(index for part in parts for index in part)]
+
+
+def images_of_classes(label: Tensor, scores: Tensor | None, n_cls: int, least: int) -> list[Tensor]:
+    """Numbers of each class's images.
+
+    Args:
+        label: [n].
+        scores: a teacher's logits [n, C], by which a class with fewer than `least` images gets its best ones.
+        least: images that a class needs.
+    """
+    members = [(label == c).nonzero().flatten() for c in range(n_cls)]
+    if scores is not None:
+        least = min(least, len(label))
+        members = [m if len(m) >= least else scores[:, c].topk(least).indices for c, m in enumerate(members)]
+    return members
 
 
 def initial_prototypes(
-    rows: Tensor, label: Tensor, shape: tuple[int, int, int], k: int, init: str, seed: int
+    rows: Tensor, members: Sequence[Tensor], shape: tuple[int, int, int], k: int, init: str, seed: int
 ) -> Tensor:
     """The bank's first rows [C, K, w] from each image's best tokens.
 
     Args:
         rows: [n, kept, w], best first; the first k of an image are its activated tokens.
-        label: classes of the images, [n].
+        members: numbers of each class's images.
         shape: (C, K, w).
         k: activated tokens an image.
         init: "kmeans", or "random": random directions, as long as activated tokens are on average.
         seed: of k-means and of the random directions.
     """
-    C, K, _ = shape
+    K = shape[1]
     if init == "random":
         return random_prototypes(shape, float(rows[:, :k].norm(dim=-1).mean()), seed)
-    centres = [kmeans_prototypes(of_class(rows[label == c], k, K), K, seed) for c in range(C)]
+    centres = [kmeans_prototypes(of_class(rows[images], k, K), K, seed) for images in members]
     return torch.from_numpy(np.stack(centres))
 
 

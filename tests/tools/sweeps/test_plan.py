@@ -93,6 +93,18 @@ def test_overrides_have_their_own_folder():
     assert low.run.options == options == test.run.options
 
 
+@pytest.mark.parametrize("method", ["promptkd", "spotlighter:PromptKD"])
+def test_a_teacher_comes_first_and_once(method):
+    tree = {"protocol": "base2new", "methods": [method], "datasets": ["shapes"], "seeds": [1, 2]}
+    jobs = expand(tree, "output")
+    teacher, student, tested, *_ = jobs
+    assert [job.run.trainer for job in jobs].count("PromptSRC") == 1
+    assert (teacher.run.trainer, teacher.run.config, teacher.run.seed) == ("PromptSRC", "mini_vit8_l_ep10", 1)
+    assert (teacher.needs, student.needs, tested.needs) == (None, teacher.key, student.key)
+    assert (student.model, tested.model) == (None, student.key)
+    assert len(jobs) == 1 + 2 * 2
+
+
 def test_another_host_is_behind_a_colon():
     tree = {"protocol": "base2new", "methods": ["spotlighter:MaPLe"], "datasets": ["shapes"], "seeds": [1]}
     assert lines(tree) == [
@@ -204,6 +216,8 @@ COUNTS = {  # plan -> (runs, trainings), counted by hand from the tables
     "paper_table3": (2 * 3 * (1 + 4) + 5, 2 * 3),
     "ablations": (13 * 3 * 2, 13 * 3),
     "cross_dataset": (2 * 3 * (1 + 10) + 10, 2 * 3),
+    # zero-shot twice, the probe's base half, nine methods, six hosts of Spotlighter, one more of TextRefiner, a teacher
+    "shapes_hosts": (2 * 2 + 3 + (9 + 6 + 1) * 3 * 2 + 1, 3 + (9 + 6 + 1) * 3 + 1),
     "shapes_all": (2 + 2 * 3 * 2 + 2 * 3 * 3 + 2 * 3 * 4 + 5, 2 * 3 * (1 + 3)),
 }
 
