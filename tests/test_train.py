@@ -86,6 +86,8 @@ BACKBONES = {
     "vit_l14": "ViT-L/14",
     "mini_vit8_l": "Mini-ViT/8-L",
     "mini_vit8": "Mini-ViT/8",
+    "timm_vit_b16_in21k": "timm:vit_base_patch16_224.augreg_in21k",
+    "timm_vit_b16_mae": "timm:vit_base_patch16_224.mae",
 }
 
 
@@ -130,6 +132,12 @@ def test_every_method_file_merges_and_its_name_tells_the_truth(path):
         assert (named[0] if named else "CoOp") == node.HOST
         if not named:
             assert (cfg.TRAINER.COOP.CTX_INIT == "a photo of a") == path.stem.startswith("vit")
+    if path.parent.name == "SPT":
+        node, told = cfg.TRAINER.SPT, path.stem.split("_")
+        assert ("linear" in told) == (node.HEAD == "linear")
+        for part in told:
+            if part.startswith("deep"):
+                assert [int(part[4:]), 12] == [node.N_CTX_VISION, node.PROMPT_DEPTH_VISION]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/datasets/*.yaml")), ids=lambda p: p.stem)

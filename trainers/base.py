@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, load_backbone
+from dassl.data.data_manager import build_data_loader
+from dassl.data.datasets import Datum
+from dassl.data.transforms import build_transform
 from dassl.engine import TrainerX
 from dassl.engine.precision import Precision
 from dassl.metrics import compute_accuracy
@@ -63,9 +67,7 @@ class MethodTrainer(TrainerX):
     def build_model(self) -> None:
         cfg = self.cfg
         self.precision = Precision(cfg.TRAINER[self.node].PREC, self.device)
-        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-        self.backbone = load_backbone(cfg.MODEL.BACKBONE.NAME, dtype=self.precision.weight_dtype, device=self.device)
-        self.backbone.text.chunk = cfg.TRAINER[self.node].TEXT_CHUNK or None
+        self.backbone = self.load_frozen()
         self.test_space = self._space(self.dm.dataset.classnames)
         unlabelled = self.train_loader_u is not None  # images of all classes, whichever are tested
         space = (
@@ -87,14 +89,14 @@ class MethodTrainer(TrainerX):
         self.method.eval()  # a method without trainable tensors is not registered and would never be switched
         trainables = list(self.method.trainables().values())
         if trainables:
-            self.register_model(self.model_name, self.method, *self.build_optim(trainables))
+            self.register_model(self.model_name, self.method, *self.build_optim())
         scalars = sum(p.numel() for p in trainables)
         print(f"Trainable: {len(trainables)} tensors, {scalars:,} scalars")
         self.scaler = self.precision.scaler
 
-    def build_optim(self, trainables: list[nn.Parameter]) -> tuple[Optimizer | None, LRScheduler | None]:
+    def build_optim(self) -> tuple[Optimizer | None, LRScheduler | None]:
         """What trains the tensors, step by step; None and None where the trainer does it otherwise."""
-        optim = build_optimizer(trainables, self.cfg.OPTIM)
+        optim = build_optimizer(self.param_groups(), self.cfg.OPTIM)
         return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 
     def _space(self, names: list[str]) -> LabelSpace:
@@ -106,6 +108,60 @@ class MethodTrainer(TrainerX):
         loader = self.train_loader_x if self.method.learns_from_labels else self.train_loader_u
         for (batch,) in self.training_steps(len(loader), loader):
             self.finish_step(self.forward_backward(batch))
+
+    def load_frozen(self) -> Backbone:
+        """The frozen model of the run."""
+        name = self.cfg.MODEL.BACKBONE.NAME
+        print(f"Loading CLIP (backbone: {name})")
+        backbone = load_backbone(name, dtype=self.precision.weight_dtype, device=self.device)
+        backbone.text.chunk = self.cfg.TRAINER[self.node].TEXT_CHUNK or None
+        return backbone
+
+    def param_groups(self) -> list[Any]:
+        """What the optimiser gets: the trainable tensors, or groups of them with options of their own."""
+        return list(self.method.trainables().values())
+
+    def before_train(self) -> None:
+        """As in the engine; the method of a run that starts anew may look at the training images first."""
+        super().before_train()
+        if not (self.start_epoch or self._point or self.cfg.MODEL.INIT_WEIGHTS):
+            self.method.before_training(lambda: (images for images, _ in self.plain_images("start", "first look")))
+
+    @property
+    def train_images(self) -> Sequence[Datum]:
+        """What the method trains on: labelled images, or unlabelled ones where it learns from a teacher."""
+        return self.dm.dataset.train_x if self.method.learns_from_labels else self.dm.dataset.train_u
+
+    def plain_images(
+        self, stream: str, title: str, source: Sequence[Datum] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training images without augmentation, each once and in a fixed order, in batches of the test.
+
+        Args:
+            source: these instead of all that the run trains on.
+            stream: name that distinguishes this loader from the run's others.
+            title: what the progress bar says.
+
+        Yields:
+            images [B, 3, H, W] and labels [B], on the run's device; models are in evaluation mode.
+
+        Raises:
+            SystemExit: SIGTERM or SIGINT came.
+        """
+        loader = build_data_loader(
+            self.cfg,
+            data_source=self.train_images if source is None else source,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            tfm=build_transform(self.cfg, is_train=False),
+            is_train=False,
+            stream=stream,
+            replace=True,
+        )
+        loader.damaged = self.train_loader_x.damaged  # so that training does not name an image once more
+        self.set_model_mode("eval")
+        for batch in tqdm(loader, desc=title, disable=None, leave=False):
+            self._stop_in_test()
+            yield self.parse_batch_test(batch)
 
     def forward_backward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         images, label, _ = self.parse_batch_train(batch)

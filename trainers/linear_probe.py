@@ -130,7 +130,7 @@ class LinearProbe(MethodTrainer):
         self._found: dict[str, Any] = {}  # what the epoch's row tells of the search
         super().build_model()
 
-    def build_optim(self, trainables: list[nn.Parameter]) -> tuple[Optimizer | None, LRScheduler | None]:
+    def build_optim(self) -> tuple[Optimizer | None, LRScheduler | None]:
         """None: the solver is not an optimiser of the engine, and OPTIM counts for nothing."""
         return None, None
 

@@ -7,7 +7,7 @@ width, w tower width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -181,6 +181,13 @@ class Method(nn.Module):
             text: what `text_for` gave, [C, d] or [B, C, d].
         """
         return {}, {}
+
+    def before_training(self, images: Callable[[], Iterator[Tensor]]) -> None:
+        """Called once, before the first epoch of a run that starts from neither a checkpoint nor initial weights.
+
+        Args:
+            images: gives the training images once, without augmentation and in a fixed order, [B, 3, H, W] a batch.
+        """
 
     def after_epoch(self, epoch: int, n_epochs: int) -> None:
         """Called after epoch number `epoch` of `n_epochs`, counted from 1, before the epoch is saved."""

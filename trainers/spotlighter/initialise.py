@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from clip.layers import take_rows
-from dassl.data.data_manager import build_data_loader
 from dassl.data.datasets import Datum
-from dassl.data.transforms import build_transform
 from trainers.spotlighter import activation
 from trainers.spotlighter.head import SpotlighterHead
 from trainers.spotlighter.memory import kmeans_prototypes, random_prototypes
@@ -42,22 +39,9 @@ def fill_bank(trainer: Spotlighter) -> None:
     head = cast(SpotlighterHead, method.head)
     C, K, w = head.memory.prototypes.shape
     k, seed = head.options.top_k, max(cfg.SEED, 0)
-    source = trainer.dm.dataset.train_x if method.learns_from_labels else trainer.dm.dataset.train_u
     tokens, label, scores = [], [], []
-    loader = build_data_loader(
-        cfg,
-        data_source=some_images(source, C, method.learns_from_labels, seed),
-        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-        tfm=build_transform(cfg, is_train=False),
-        is_train=False,
-        stream="bank",
-        replace=True,
-    )
-    loader.damaged = trainer.train_loader_x.damaged  # so that training does not name an image once more
-    trainer.set_model_mode("eval")
-    for batch in tqdm(loader, desc="memory bank", disable=None, leave=False):
-        trainer._stop_in_test()
-        images, y = trainer.parse_batch_test(batch)
+    source = some_images(trainer.train_images, C, method.learns_from_labels, seed)
+    for images, y in trainer.plain_images("bank", "memory bank", source):
         with torch.no_grad(), trainer.precision.autocast():
             tokens.append(best_tokens(method, images, max(k, K)).cpu())
             teacher = method.host.teacher(images)

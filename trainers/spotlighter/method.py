@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,9 @@ class SpotlighterMethod(Method):
             tokens=None if tokens is None else torch.cat([raw[:, None], tokens.float()], dim=1),
             attention=None if vision.cls_attn is None else vision.cls_attn.mean(dim=1),
         )
+
+    def before_training(self, images: Callable[[], Iterator[Tensor]]) -> None:
+        self.host.before_training(images)
 
     def after_epoch(self, epoch: int, n_epochs: int) -> None:
         self.host.after_epoch(epoch, n_epochs)

@@ -74,7 +74,8 @@ _C.DATALOADER.TEST = CN()  # validation and test
 _C.DATALOADER.TEST.SAMPLER = "SequentialSampler"  # as in TRAIN_X
 _C.DATALOADER.TEST.BATCH_SIZE = 32  # images
 
-# ---- the model of `SimpleNet`; CLIP methods read INIT_WEIGHTS (of their trained tensors) and BACKBONE.NAME
+# ---- the model of `SimpleNet`; CLIP methods read INIT_WEIGHTS (of their trained tensors) and BACKBONE.NAME;
+# SPT on a timm model also reads BACKBONE.PRETRAINED
 _C.MODEL = CN()
 _C.MODEL.INIT_WEIGHTS = ""  # checkpoint to start from
 _C.MODEL.BACKBONE = CN()
