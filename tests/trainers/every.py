@@ -63,6 +63,7 @@ TESTED_ELSEWHERE = {
     "SPOTLIGHTER": "tests/trainers/spotlighter/test_options.py",
     "TEXTPRIORS": "tests/trainers/test_textpriors.py",
     "PROMPTKD": "tests/trainers/promptkd/test_trainer.py",
+    "SPT": "tests/trainers/spt/test_trainer.py",
     "TEXTREFINER.KD_LOCAL_WEIGHT": "tests/trainers/test_textrefiner.py",  # these two need a teacher
     "TEXTREFINER.KD_TEXT_WEIGHT": "tests/trainers/test_textrefiner.py",
     "MAPLE.COUPLING_INIT": "tests/trainers/test_maple.py",  # needs three blocks

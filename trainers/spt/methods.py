@@ -62,6 +62,7 @@ class LinearSelfPrompted(Method):
     """
 
     text_trains = False
+    tied_to_classes = True
 
     def __init__(
         self,

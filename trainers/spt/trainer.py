@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from yacs.config import CfgNode as CN
@@ -109,18 +108,3 @@ class SPT(MethodTrainer):
             {"params": [head.weight], "weight_decay": self.cfg.TRAINER.SPT.HEAD_WEIGHT_DECAY},
             {"params": [head.bias], "weight_decay": 0.0},
         ]
-
-    def check_checkpoint_facts(self, facts: dict[str, Any], path: Path) -> None:
-        """As in the base class; a linear head is of no use for other classes than its own.
-
-        Raises:
-            RuntimeError: the file was made with another backbone, or its head with other classes.
-        """
-        super().check_checkpoint_facts(facts, path)
-        trained, names = facts.get("class_names"), list(self.method.space.names)
-        if isinstance(self.method, LinearSelfPrompted) and trained and trained != names:
-            raise RuntimeError(
-                f"The linear head in {path} was trained on {len(trained)} classes such as '{trained[0]}' and can be "
-                f"tested on no others, now there are {len(names)} such as '{names[0]}'; test on the same classes, or "
-                "train with TRAINER.SPT.HEAD text."
-            )
