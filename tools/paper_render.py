@@ -19,9 +19,9 @@ PAGE = 45  # rows that a page holds
 MISSING = "Missing, and what makes it (from the root of the repository)"
 ENDINGS = {"table": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
 TEST_NOTE = (
-    "Pairs are the data sets and seeds that both methods have. p: two-sided; – where there are fewer than two pairs "
-    "or nothing varies. With n pairs Wilcoxon's p cannot be below 2/2^n. Seeds of one data set are not independent of "
-    "each other, so p is a guide, not a proof."
+    "Pairs are the data sets and seeds that both methods have. SE: standard error of the mean difference. p: "
+    "two-sided; – where there are fewer than two pairs or nothing varies. With n pairs Wilcoxon's p cannot be below "
+    "2/2^n. Seeds of one data set are not independent of each other, so p is a guide, not a proof."
 )
 
 
@@ -57,6 +57,7 @@ def comparison_records(table: PaperTable) -> list[dict[str, Any]]:
             "what": comparison.what,
             "pairs": comparison.test.n,
             "difference": comparison.test.difference,
+            "standard_error": comparison.test.error,
             "t_test_p": comparison.test.t_test,
             "wilcoxon_p": comparison.test.wilcoxon,
         }
@@ -90,7 +91,7 @@ def _text(table: PaperTable, fmt: str, explains_tests: bool) -> str:
     sections = [heading, *body[:-1], body[-1] + ("\n\n" if is_markdown else "\n") + fill(" ".join(_notes(table)))]
     tests = [_test(comparison) for comparison in _told(table)]
     if tests:
-        head = ["Method", "Versus", "What", "Pairs", "Difference", "t-test p", "Wilcoxon p"]
+        head = ["Method", "Versus", "What", "Pairs", "Difference ± SE", "t-test p", "Wilcoxon p"]
         note = [fill(TEST_NOTE)] if explains_tests else []
         sections.append(section("Paired tests", to_text(head, tests, fmt, 3), *note))
     if sources := _sources(table):
@@ -120,10 +121,8 @@ def _latex(table: PaperTable) -> str:
     lines = _grid(layout, "latex").splitlines()
     caption = rf"\caption{{{latex(' '.join([f'{_title(table)}.', *_notes(table)]))}}}"
     comments = [f"Published: {source}" for source in _sources(table)]
-    comments += [
-        f"{c.method} against {c.versus}, {c.what}: {', '.join(_test(c)[3:])} (pairs, difference, p of t-test, Wilcoxon)"
-        for c in _told(table)
-    ]
+    what = "(pairs, difference ± SE, p of t-test, Wilcoxon)"
+    comments += [f"{c.method} against {c.versus}, {c.what}: {', '.join(_test(c)[3:])} {what}" for c in _told(table)]
     comments += [f"Missing: {line}" for line in commands(table.gaps)]
     if len(layout.rows) > PAGE:  # would not fit on a page
         packages = r"\usepackage{booktabs,longtable}"
@@ -177,6 +176,8 @@ def _told(table: PaperTable) -> list[Comparison]:
 def _test(comparison: Comparison) -> list[str]:
     test = comparison.test
     difference = GAP if test.difference is None else f"{test.difference:+.2f}"
+    if test.error is not None:
+        difference += f" ± {test.error:.2f}"
     return [
         *(comparison.method, comparison.versus, comparison.what, str(test.n), difference),
         *(_p(test.t_test), _p(test.wilcoxon)),

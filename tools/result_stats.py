@@ -5,6 +5,7 @@ of the seeds' own HMs stand beside it. scipy is imported only where a test is as
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class PairedTest:
     difference: float | None  # mean of first minus second; None without pairs
     t_test: float | None  # None where it cannot be computed: fewer than two pairs, or all differences the same
     wilcoxon: float | None  # None with fewer than two pairs, or where no pair differs
+    error: float | None = None  # standard error of the mean difference; None with fewer than two pairs
 
 
 def mean(values: Iterable[float]) -> float:
@@ -76,4 +78,5 @@ def compare(first: Sequence[float], second: Sequence[float]) -> PairedTest:
         mean(differences),
         float(stats.ttest_rel(first, second).pvalue) if varies else None,
         float(stats.wilcoxon(differences).pvalue) if moves else None,
+        statistics.stdev(differences) / math.sqrt(n),
     )

@@ -38,7 +38,7 @@ def table():
         Line("average", "Average of 2", "CoOp", 16, gap),
     )
     tests = (
-        Comparison("CoOp w/ Spotlighter", "CoOp", "Base", PairedTest(6, -1.5, 0.0004, 0.03125)),
+        Comparison("CoOp w/ Spotlighter", "CoOp", "Base", PairedTest(6, -1.5, 0.0004, 0.03125, 0.25)),
         Comparison("CoOp w/ Spotlighter", "CoOp", "HM", PairedTest(1, 0.25, None, None)),
     )
     made = ("CFG=ep15 bash a.sh dtd 2", "CFG=ep15 bash b.sh dtd 2")
@@ -66,7 +66,7 @@ def test_terminal(table):
     assert "HM is the harmonic mean of the mean base and the mean new value" in text
     assert "± is the population standard deviation over seeds" in text.replace("\n", " ")
     assert "An average has no spread where the data sets have different seeds. A note." in text.replace("\n", " ")
-    assert "CoOp w/ Spotlighter CoOp Base 6 -1.50 <0.001 0.031" in lines
+    assert "CoOp w/ Spotlighter CoOp Base 6 -1.50 ± 0.25 <0.001 0.031" in lines
     assert not [line for line in lines if line.startswith("CoOp w/ Spotlighter CoOp HM")]  # one pair tells nothing
     assert "Wilcoxon's p cannot be below 2/2^n" in text.replace("\n", " ")
     assert "- CoOp: a paper & its table" in lines

@@ -34,6 +34,7 @@ def test_t_test_of_four_pairs_by_hand():
     # differences 1, 2, 3, 4: mean 2.5, sample variance (2.25 + 0.25 + 0.25 + 2.25) / 3 = 5/3, t = 2.5 / sqrt(5/3 / 4)
     found = compare([71.0, 72.0, 73.0, 74.0], [70.0, 70.0, 70.0, 70.0])
     assert (found.n, found.difference) == (4, 2.5)
+    assert found.error == pytest.approx(math.sqrt(5 / 3 / 4))
     t = 2.5 / math.sqrt(5 / 3 / 4)
     # two-sided p of Student's t with 3 degrees of freedom, from its closed form
     x = t / math.sqrt(3)
