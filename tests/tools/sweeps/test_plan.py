@@ -216,8 +216,8 @@ COUNTS = {  # plan -> (runs, trainings), counted by hand from the tables
     "paper_table3": (6 * 3 * (1 + 4) + 5, 6 * 3),
     "ablations": (13 * 3 * 2, 13 * 3),
     "cross_dataset": (6 * 3 * (1 + 10) + 10, 6 * 3),
-    # zero-shot twice, the probe's base half, ten methods, six hosts of Spotlighter, one more of TextRefiner, a teacher
-    "shapes_hosts": (2 * 2 + 3 + (10 + 6 + 1) * 3 * 2 + 1, 3 + (10 + 6 + 1) * 3 + 1),
+    # zero-shot twice, the probe's base half, ten methods, six hosts of Spotlighter, a teacher
+    "shapes_hosts": (2 * 2 + 3 + (10 + 6) * 3 * 2 + 1, 3 + (10 + 6) * 3 + 1),
     "shapes_all": (2 + 2 * 3 * 2 + 2 * 3 * 3 + 2 * 3 * 4 + 5, 2 * 3 * (1 + 3)),
 }
 
