@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,19 @@ def trainer_of(command):
         return build_trainer(cfg)
 
     return build
+
+
+@pytest.fixture
+def run_trainer(command, capsys):
+    """Run train.py on the toy data: run_trainer(KEY, value, …, trainer=…); gives exit status, stdout and stderr."""
+
+    def go(*opts: str, **kwargs):
+        stdout = sys.stdout
+        try:
+            code = train.run(command(*opts, **kwargs))
+        finally:
+            sys.stdout = stdout  # the logger stands in its place after a run
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return go

@@ -24,19 +24,9 @@ def parse(*argv):
 
 
 @pytest.fixture
-def run(command, monkeypatch, capsys):
+def run(run_trainer):
     """Run train.py on toy data; gives exit status, stdout and stderr."""
-
-    def go(*opts, **kwargs):
-        stdout = sys.stdout
-        try:
-            code = train.run(command(*opts, **kwargs))
-        finally:
-            sys.stdout = stdout  # the logger stands in its place after a run
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return go
+    return run_trainer
 
 
 def metrics(tmp_path, output="run"):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-import train
 from clip.backbone import LabelSpace
 from trainers import linear_probe
 from trainers.linear_probe import LinearProbeMethod, difference
@@ -22,19 +20,9 @@ ONCE = ("OPTIM.MAX_EPOCH", "1")
 
 
 @pytest.fixture
-def run(command, capsys):
+def run(run_trainer):
     """Run the linear probe by train.py on toy data; gives exit status, stdout and stderr."""
-
-    def go(*opts, trainer="LinearProbe", **kwargs):
-        stdout = sys.stdout
-        try:
-            code = train.run(command(*ONCE, *opts, trainer=trainer, **kwargs))
-        finally:
-            sys.stdout = stdout
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return go
+    return lambda *opts, trainer="LinearProbe", **kwargs: run_trainer(*ONCE, *opts, trainer=trainer, **kwargs)
 
 
 @pytest.fixture

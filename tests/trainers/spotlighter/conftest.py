@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import train
 from clip.layers import ResidualAttentionBlock
 from tests.trainers.spotlighter.runs import SMALL
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
@@ -230,19 +228,9 @@ def close():
 
 
 @pytest.fixture
-def run(command, capsys):
+def run(run_trainer):
     """Run train.py on toy data with Spotlighter; gives exit status, stdout and stderr."""
-
-    def go(*opts, output="run", flags=()):
-        stdout = sys.stdout
-        try:
-            code = train.run(command(*SMALL, *opts, trainer="Spotlighter", output=output, flags=flags))
-        finally:
-            sys.stdout = stdout
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return go
+    return lambda *opts, **kwargs: run_trainer(*SMALL, *opts, trainer="Spotlighter", **kwargs)
 
 
 @pytest.fixture

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import timm
 import torch
 from timm.models import VisionTransformer
-
-import train
 
 SIZE = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
 
@@ -48,19 +44,9 @@ def small_timm(monkeypatch):
 
 
 @pytest.fixture
-def run(command, capsys):
+def run(run_trainer):
     """Run train.py on toy data; gives exit status, stdout and stderr."""
-
-    def go(*opts, trainer="SPT", output="run", flags=()):
-        stdout = sys.stdout
-        try:
-            code = train.run(command(*opts, trainer=trainer, output=output, flags=flags))
-        finally:
-            sys.stdout = stdout
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return go
+    return lambda *opts, trainer="SPT", **kwargs: run_trainer(*opts, trainer=trainer, **kwargs)
 
 
 @pytest.fixture
