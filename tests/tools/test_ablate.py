@@ -319,7 +319,7 @@ def test_figures_are_written_and_repeat(tmp_path, name):
         (["semantics"], "invalid choice: 'semantics'"),
         (["semantic", "1", "1"], "expected each seed once, got 1 1"),
         (["semantic", "1", "OPTIM.LR"], "expected pairs KEY VALUE behind the seeds, got OPTIM.LR"),
-        (["semantic", "--config", "mini"], "no config mini; there are: mini_vit8_ep15_fast, mini_vit8_ep15_paper"),
+        (["semantic", "--config", "mini"], "no config mini; there are: mini_vit8_ep10_clipfit_paper, "),
         (["semantic", "--dataset", "shape"], "no config shape; there are: "),
         (["semantic", "--config", "mini_vit8_ep20_release"], "keys of the preset paper"),
         (["semantic", "1", "OPTIM.MAX_EPOCHS", "3"], "MAX_EPOCH"),
