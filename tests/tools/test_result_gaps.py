@@ -92,7 +92,7 @@ def test_output(output, expected):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer": "KgCoOp"}, "no scripts run the trainer KgCoOp, only CoCoOp CoOp "),
+        ({"trainer": "KgCoOp"}, "no scripts run the trainer KgCoOp, only CLIPFit CoCoOp CoOp "),
         ({"config": "mine"}, "no config configs/trainers/CoOp/mine.yaml; CFG can be: mini_vit8_ep20 "),
         ({"dataset": "birds"}, "unknown data set 'birds'; there are: "),
         ({"trainer": "ZeroshotCLIP", "protocol": "fewshot"}, "scripts/zsclip/method.yaml names no config for fewshot"),
