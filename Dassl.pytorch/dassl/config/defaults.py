@@ -126,8 +126,8 @@ _C.TEST.PER_CLASS_RESULT = False  # True: also print the accuracy of each class
 _C.TEST.COMPUTE_CMAT = False  # True: save the confusion matrix to <OUTPUT_DIR>/cmat.pt
 _C.TEST.NO_TEST = False  # True: no evaluation after (or in) training
 _C.TEST.SPLIT = "test"  # "test" | "val"
-# "released_best_val" takes the epoch that is best on the test images themselves, as some released codes do: its result is
-# no estimate for other images.
+# "released_best_val" takes the epoch that is best on the test images themselves, as some released codes do: its result
+# is no estimate for other images.
 _C.TEST.FINAL_MODEL = "last_step"  # weights of the final test: "last_step" | "best_val" | "released_best_val"
 
 # ---- method
