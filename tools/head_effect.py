@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,7 +24,7 @@ import train
 from dassl.engine import build_trainer
 from tools.protocols import ProtocolError, Run, method_files
 from tools.result_render import to_text
-from tools.run_protocol import teacher_options
+from tools.run_protocol import command, teacher_options
 from tools.run_reader import RunProblem, load_metrics
 from tools.run_state import trained_epoch
 from trainers.spotlighter.method import SpotlighterMethod
@@ -69,10 +69,8 @@ def measure(run: Run, data: str, effect: Effect) -> None:
     """
     model = run.model or run
     epoch = trained_epoch(load_metrics(model.folder / "metrics.json"))
-    argv = ["--root", data, "--seed", str(run.seed), "--trainer", run.trainer, "--eval-only"]
-    argv += ["--dataset-config-file", str(run.dataset_file), "--config-file", str(run.config_file)]
-    argv += ["DATASET.NUM_SHOTS", str(run.shots), "DATASET.SUBSAMPLE_CLASSES", run.classes, *teacher_options(run)]
-    trainer = build_trainer(train.setup_cfg(train.parse_args([*argv, "VERBOSE", "False"])))
+    _, *argv = command(replace(run, options=(*teacher_options(run), "VERBOSE", "False")), data, ["--eval-only"])
+    trainer = build_trainer(train.setup_cfg(train.parse_args(argv)))
     trainer.load_model(model.folder, epoch)
     trainer.set_model_mode("eval")
     method = trainer.method

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from dassl.utils.torchtools import load_checkpoint, load_exactly
 from datasets.templates import template_of
 from trainers.method import Method
 
+Options = TypeVar("Options")
+
 
 def declare_compute(node: CN) -> None:
     """Add the keys that every method has."""
@@ -33,6 +36,18 @@ def declare_compute(node: CN) -> None:
     # Classes, or image-class pairs, in one pass through the text tower; 0: all at once. Fewer need less memory, but
     # training computes each pass again on the way back.
     node.TEXT_CHUNK = 0
+
+
+def declare_options(node: CN, options: type) -> None:
+    """Add a key for each field of a dataclass, upper-case, with its default; what it means is said there."""
+    for option in fields(options):
+        node[option.name.upper()] = list(option.default) if isinstance(option.default, tuple) else option.default
+
+
+def options_of(node: CN, options: type[Options]) -> Options:
+    """The dataclass with the values of the keys that `declare_options` added."""
+    values = {option.name: node[option.name.upper()] for option in fields(options)}  # type: ignore[arg-type]
+    return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 class MethodTrainer(TrainerX):
@@ -50,6 +65,13 @@ class MethodTrainer(TrainerX):
     def extend_cfg(cls, cfg: CN) -> None:
         """Declare the method's keys, once, with their defaults."""
         raise NotImplementedError
+
+    @classmethod
+    def default_node(cls) -> CN:
+        """The method's keys with their defaults."""
+        cfg = CN({"TRAINER": CN()})
+        cls.extend_cfg(cfg)
+        return cfg.TRAINER[cls.node]
 
     @classmethod
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:

@@ -1,7 +1,10 @@
-"""Trainers whose method stands on another trainer's, the host. Knows no host and no such trainer by name."""
+"""Methods that stand on another one, the host, and their trainers. Knows no host and no such trainer by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace
@@ -13,6 +16,31 @@ from trainers.method import Method
 def declare_host(node: CN) -> None:
     """Add the key that names the host."""
     node.HOST = "CoOp"  # the registered trainer whose method is wrapped; its options are read from its own node
+
+
+class HostedMethod(Method):
+    """A method around a host's, with modules of its own; what a trainer asks of it, the host is told and asked, too.
+
+    Args:
+        host: the method that is wrapped; it does not know of it.
+    """
+
+    def __init__(self, host: Method):
+        super().__init__(host.backbone, host.space)
+        self.host = host
+        self.text_depends_on_image = host.text_depends_on_image
+        self.tied_to_classes = host.tied_to_classes
+        self.learns_from_labels = host.learns_from_labels
+
+    def trainables(self) -> dict[str, nn.Parameter]:
+        own = {name: p for name, p in self.named_parameters() if not name.startswith("host.")}
+        return {f"host.{name}": p for name, p in self.host.trainables().items()} | own
+
+    def before_training(self, images: Callable[[], Iterator[Tensor]]) -> None:
+        self.host.before_training(images)
+
+    def after_epoch(self, epoch: int, n_epochs: int) -> None:
+        self.host.after_epoch(epoch, n_epochs)
 
 
 class HostedTrainer(MethodTrainer):
@@ -38,10 +66,10 @@ class HostedTrainer(MethodTrainer):
     def check_cfg(self, cfg: CN) -> None:
         """As in the base class; what the wrapping trainer decides must not be set for the host."""
         super().check_cfg(cfg)
-        host, default = self.host_trainer(cfg.TRAINER[self.node].HOST), CN({"TRAINER": CN()})
-        host.extend_cfg(default)
+        host = self.host_trainer(cfg.TRAINER[self.node].HOST)
+        default = host.default_node()
         for key in ("PREC", "TEXT_CHUNK"):
-            if cfg.TRAINER[host.node][key] != default.TRAINER.get(host.node, cfg.TRAINER[host.node])[key]:
+            if cfg.TRAINER[host.node][key] != default[key]:
                 raise ValueError(
                     f"TRAINER.{host.node}.{key} is not read under {type(self).__name__}; set TRAINER.{self.node}.{key} "
                     "instead."

@@ -48,28 +48,39 @@ class LocalCache(nn.Module):
 
         A copy of the cache is read, so that a write may come before the backward pass.
         """
-        slots = self.slots.clone()
-        return (queries @ slots.t() / self.temperature).softmax(dim=1) @ slots
+        return read_slots(queries, self.slots.clone(), self.temperature)
 
     @torch.no_grad()
     def write(self, tokens: Tensor) -> None:
-        """Move each slot towards the tokens that are nearest to it; a slot that is nearest to none stays.
+        """Move each slot towards the tokens [R, d], of any length, that are nearest to it."""
+        self.slots.copy_(moved_slots(self.slots, tokens, self.momentum, self.rule))
 
-        With unit tokens z_n, slot k moves to the unit vector of momentum · U_k + (1 − momentum) · Σ w_nk z_n, the sum
-        over its own tokens. The weight is the softmax of z_n · U_k over all tokens divided by its maximum, in which the
-        softmax's denominator cancels: w_nk = exp(z_n · U_k − max_n z_n · U_k). Masked products stand for a scatter: the
-        same on every run, without a loop and without waiting for the device.
 
-        Args:
-            tokens: [R, d], any length.
-        """
-        rows = F.normalize(tokens.to(self.slots.dtype), dim=1)  # [R, d]
-        cosine = rows @ self.slots.t()  # [R, K]
-        mine = cosine.argmax(dim=1, keepdim=True) == torch.arange(len(self.slots), device=rows.device)  # [R, K]
-        weight = (cosine - cosine.amax(dim=0)).exp() * mine  # [R, K]
-        target = weight.t() @ rows  # [K, d]
-        hit = mine.any(dim=0)[:, None]  # [K, 1]
-        if self.rule == "mean":
-            target = target / weight.sum(dim=0)[:, None].clamp(min=torch.finfo(weight.dtype).tiny)
-        moved = self.momentum * self.slots + (1 - self.momentum) * target
-        self.slots.copy_(F.normalize(torch.where(hit, moved, self.slots), dim=1))
+def read_slots(queries: Tensor, slots: Tensor, temperature: float = 1.0) -> Tensor:
+    """softmax_k(q · U_k / temperature) U: unit queries [..., d] and slots [K, d] to [..., d]."""
+    return (queries @ slots.t() / temperature).softmax(dim=-1) @ slots
+
+
+def moved_slots(slots: Tensor, tokens: Tensor, momentum: float, rule: str = "sum") -> Tensor:
+    """The slots [K, d] after a write: each moves towards the tokens nearest to it, and stays if it is nearest to none.
+
+    With unit tokens z_n, slot k moves to the unit vector of momentum · U_k + (1 − momentum) · Σ w_nk z_n, the sum over
+    its own tokens. The weight is the softmax of z_n · U_k over all tokens divided by its maximum, in which the
+    softmax's denominator cancels: w_nk = exp(z_n · U_k − max_n z_n · U_k). Masked products stand for a scatter: the
+    same on every run, with static shapes, without a loop and without waiting for the device.
+
+    Args:
+        slots: unit rows U [K, d].
+        tokens: [R, d], any length.
+        momentum: share of the old row.
+        rule: one of `RULES`.
+    """
+    rows = F.normalize(tokens.to(slots.dtype), dim=1)  # [R, d]
+    cosine = rows @ slots.t()  # [R, K]
+    mine = cosine.argmax(dim=1, keepdim=True) == torch.arange(len(slots), device=rows.device)  # [R, K], one True a row
+    weight = (cosine - cosine.amax(dim=0)).exp() * mine  # [R, K]
+    target = weight.t() @ rows  # [K, d]
+    if rule == "mean":
+        target = target / weight.sum(dim=0)[:, None].clamp(min=torch.finfo(weight.dtype).tiny)
+    moved = momentum * slots + (1 - momentum) * target
+    return F.normalize(torch.where(mine.any(dim=0)[:, None], moved, slots), dim=1)

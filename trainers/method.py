@@ -7,6 +7,7 @@ width, w tower width.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -35,25 +36,27 @@ class StepOutput:
 
 
 class ClassVectors:
-    """Text features of one label space, computed again only when a parameter they depend on has moved."""
+    """Text features of label spaces, computed again only when a parameter they depend on has moved."""
 
     def __init__(self) -> None:
-        self._key: tuple | None = None
-        self._vectors: Tensor | None = None
+        self._state: tuple = ()  # of the parameters that the vectors were computed with
+        self._vectors: dict[LabelSpace, Tensor] = {}
 
     def get(self, space: LabelSpace, parameters: Sequence[Tensor], build: Callable[[LabelSpace], Tensor]) -> Tensor:
-        """Return `build(space)` [C, d], from the cache if names and parameters are those of the last call.
+        """Return `build(space)` [C, d], from the cache if the parameters are those of an earlier call for it.
 
         Args:
             space: the classes.
             parameters: every tensor the result depends on; in-place changes and replacements are both noticed.
             build: computes the vectors.
         """
-        key = (space, *((id(p), p.data_ptr(), p._version, p.dtype) for p in parameters))
-        if self._vectors is None or key != self._key:
-            self._vectors = build(space)
-            self._key = key
-        return self._vectors
+        state = tuple((id(p), p.data_ptr(), p._version, p.dtype) for p in parameters)
+        if state != self._state:
+            self._vectors.clear()
+            self._state = state
+        if space not in self._vectors:
+            self._vectors[space] = build(space)
+        return self._vectors[space]
 
 
 class Method(nn.Module):
@@ -85,6 +88,7 @@ class Method(nn.Module):
         self._prepared: dict[LabelSpace, TextBatch] = {}
         self._class_vectors = ClassVectors()
         self._frozen_text: dict[LabelSpace, Tensor] = {}
+        self._frozen_image: tuple[weakref.ref[VisionOut], Tensor] | None = None  # of the images seen last
 
     @property
     def backbone(self) -> Backbone:
@@ -140,8 +144,11 @@ class Method(nn.Module):
         """
         if not self.image_trains:
             return vision.pooled
-        with torch.no_grad():
-            return self.backbone.vision(images).pooled
+        known = self._frozen_image
+        if known is None or known[0]() is not vision:  # a loss of this method and a head around it both ask
+            with torch.no_grad():
+                known = self._frozen_image = weakref.ref(vision), self.backbone.vision(images).pooled
+        return known[1]
 
     @property
     def joint_width(self) -> int:
@@ -232,5 +239,8 @@ class Method(nn.Module):
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
         """Inference: logits [B, C] over the classes of `space` (default: the method's own)."""
         vision = self.image(images)
-        text = self.text_for(vision, space) if self.text_depends_on_image else self.class_vectors(space)
-        return self.logits(vision, text)
+        return self.logits(vision, self._inference_text(vision, space))
+
+    def _inference_text(self, vision: VisionOut, space: LabelSpace | None) -> Tensor:
+        """`text_for`, computed once where it is the same for all images."""
+        return self.text_for(vision, space) if self.text_depends_on_image else self.class_vectors(space)

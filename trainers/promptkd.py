@@ -6,7 +6,7 @@ images, C classes, d_s joint width of the student, d that of the teacher.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, VisionOut
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import MethodTrainer, declare_compute
+from trainers.base import MethodTrainer, declare_compute, declare_options, options_of
+from trainers.divergence import posterior_kl
 from trainers.method import Method, StepOutput
 from trainers.projector import Projector
 from trainers.prompting import ImagePrompts, PromptedMethod, declare_inject
@@ -55,18 +56,6 @@ def project_frozen(projector: Projector, features: Tensor) -> Tensor:
     return rows.unflatten(0, features.shape[:-1])
 
 
-def posterior_kl(logits: Tensor, teacher: Tensor, temperature: float = 1.0, mean: str = "elements") -> Tensor:
-    """τ² · Σ_i KL(q_i ‖ p_i), 0-d; q and p are the teacher's and the student's posterior at temperature τ.
-
-    Args:
-        logits, teacher: [B, C], scaled.
-        mean: "elements" divides the sum by B · C, "batch" by B.
-    """
-    student, target = (F.log_softmax(x / temperature, dim=1) for x in (logits, teacher))
-    kl = F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
-    return kl / logits.shape[1] if mean == "elements" else kl
-
-
 class PromptKDMethod(PromptedMethod):
     """Student with image prompts and a projector, taught by another method.
 
@@ -88,7 +77,6 @@ class PromptKDMethod(PromptedMethod):
         self._teaching = (teacher,)  # a tuple hides the teacher from nn.Module's registration
         self.projector = Projector(backbone.spec.embed_dim, teacher.joint_width)
         self.learns_from_labels = self.options.target == "labels"
-        self._vectors: dict[LabelSpace, Tensor] = {}
         if not self.learns_from_labels:  # as a factor of the batch's mean KL
             share = len(space) if self.options.kl_mean == "elements" else 1
             self.classification_weight = self.options.kd_weight * self.options.temperature**2 / share
@@ -101,13 +89,9 @@ class PromptKDMethod(PromptedMethod):
     def joint_width(self) -> int:
         return self.taught_by.joint_width
 
-    @torch.no_grad()
     def class_vectors(self, space: LabelSpace | None = None) -> Tensor:
         """The teacher's unit text features [C, d], computed once per label space."""
-        space = space or self.space
-        if space not in self._vectors:
-            self._vectors[space] = self.taught_by.text(space)
-        return self._vectors[space]
+        return self.taught_by.class_vectors(space or self.space)
 
     def text(self, space: LabelSpace | None = None) -> Tensor:
         return self.class_vectors(space)
@@ -168,8 +152,7 @@ class PromptKD(MethodTrainer):
         node.N_CTX_VISION = 4  # P, rows before each prompted block of the student
         node.PROMPT_DEPTH_VISION = 9  # J, 1: at the input only; cut to the number of blocks
         declare_inject(node)
-        for option in fields(Distillation):  # explained there
-            node[option.name.upper()] = option.default
+        declare_options(node, Distillation)
         declare_compute(node)
 
     @classmethod
@@ -180,7 +163,7 @@ class PromptKD(MethodTrainer):
                 "PromptKD needs a trained teacher; name its run folder in TRAINER.PROMPTKD.TEACHER_DIR "
                 "(scripts/promptkd/train_teacher.sh makes one)."
             )
-        options = Distillation(**{option.name: node[option.name.upper()] for option in fields(Distillation)})
+        options = options_of(node, Distillation)
         teacher = load_teacher(cfg, node.TEACHER_DIR, node.TEACHER_BACKBONE, backbone, space)
         prompts = ImagePrompts.random(backbone, node.N_CTX_VISION, node.PROMPT_DEPTH_VISION, node.INJECT)
         return PromptKDMethod(backbone, space, teacher, prompts, options)

@@ -5,7 +5,7 @@ Khattak et al., ICCV 2023, arXiv 2307.06948.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,8 @@ from clip.backbone import Backbone, LabelSpace, VisionOut
 from dassl.engine import TRAINER_REGISTRY
 from datasets.templates import PROMPTSRC_TEMPLATES
 from trainers.aggregation import GaussianAverage, gaussian_weights, round_like_an_average
-from trainers.base import MethodTrainer, declare_compute
+from trainers.base import MethodTrainer, declare_compute, declare_options, options_of
+from trainers.divergence import posterior_kl
 from trainers.method import Method
 from trainers.prompting import ImagePrompts, PromptedMethod, TextPrompts, declare_both_sides, prompts_of
 
@@ -84,14 +85,13 @@ class PromptSRCMethod(PromptedMethod):
         """mean |g − g0|, mean |f − f0|, and KL(p0 ‖ p) of the class posteriors."""
         text0 = self.frozen_text()
         image0 = VisionOut(self.frozen_image(images, vision))
-        log_p, log_p0 = (F.log_softmax(self.logits(v, t), dim=1) for v, t in ((vision, text), (image0, text0)))
-        kl = F.kl_div(log_p, log_p0, reduction="batchmean", log_target=True)
+        logits, logits0 = self.logits(vision, text), self.logits(image0, text0)
         terms = {
             "text_l1": F.l1_loss(text, text0),
             "image_l1": F.l1_loss(
                 F.normalize(vision.pooled.float(), dim=-1), F.normalize(image0.pooled.float(), dim=-1)
             ),
-            "kl": kl / len(text) if self.options.kl_mean == "elements" else kl,
+            "kl": posterior_kl(logits, logits0, mean=self.options.kl_mean),
         }
         return terms, {"text_l1": self.options.text_loss_weight, "image_l1": self.options.image_loss_weight}
 
@@ -123,12 +123,11 @@ class PromptSRC(MethodTrainer):
         node = cfg.TRAINER.PROMPTSRC = CN()
         declare_both_sides(node)
         node.N_CTX_TEXT = node.N_CTX_VISION = 4
-        for option in fields(Regularisers):  # explained there
-            node[option.name.upper()] = option.default
+        declare_options(node, Regularisers)
         declare_compute(node)
 
     @classmethod
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
         node = cfg.TRAINER.PROMPTSRC
-        options = Regularisers(**{option.name: node[option.name.upper()] for option in fields(Regularisers)})
+        options = options_of(node, Regularisers)
         return PromptSRCMethod(backbone, space, *prompts_of(node, backbone), options, cfg.OPTIM.MAX_EPOCH)

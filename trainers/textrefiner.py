@@ -6,7 +6,7 @@ Axes: B images, C classes, N patches, k chosen patches, K slots of the cache, E 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from yacs.config import CfgNode as CN
 from clip.backbone import Backbone, LabelSpace, VisionOut
 from clip.layers import take_rows
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import declare_compute
-from trainers.hosts import HostedTrainer, declare_host
+from trainers.base import declare_compute, declare_options, options_of
+from trainers.divergence import posterior_kl
+from trainers.hosts import HostedMethod, HostedTrainer, declare_host
 from trainers.local_cache import LocalCache
 from trainers.method import Method, StepOutput
 from trainers.projector import Projector
@@ -46,7 +47,7 @@ class RefinerOptions:
             raise ValueError(f"TRAINER.TEXTREFINER.TOP_K must be at least 1, got {self.top_k}.")
 
 
-class TextRefinerMethod(Method):
+class TextRefinerMethod(HostedMethod):
     """A host whose text features t become t' = t + α · A [t; r], r being what t reads in the cache.
 
     Training also gives the image tower's tokens to an adapter m, whose results z are classified by t and written to the
@@ -60,7 +61,7 @@ class TextRefinerMethod(Method):
     """
 
     def __init__(self, host: Method, options: RefinerOptions | None = None):
-        super().__init__(host.backbone, host.space)
+        super().__init__(host)
         if host.text_depends_on_image:
             raise ValueError(
                 f"{type(host).__name__} makes other text features for each image; TextRefiner needs a host whose text "
@@ -70,15 +71,10 @@ class TextRefinerMethod(Method):
         n_patches = self.backbone.vision.vit.grid**2
         if o.top_k > n_patches:
             raise ValueError(f"TRAINER.TEXTREFINER.TOP_K must be at most the {n_patches} patches, got {o.top_k}.")
-        self.host, self.learns_from_labels = host, host.learns_from_labels
         d = host.joint_width
         self.local = Projector(self.backbone.spec.embed_dim, d)  # m
         self.extractor = nn.Linear(2 * d, d, bias=False)  # A
         self.cache = LocalCache(o.n_slots, d, o.momentum, o.read_temperature, o.write)
-
-    def trainables(self) -> dict[str, nn.Parameter]:
-        own = {name: p for name, p in self.named_parameters() if not name.startswith("host.")}
-        return {f"host.{name}": p for name, p in self.host.trainables().items()} | own
 
     def host_text(self, space: LabelSpace | None = None) -> Tensor:
         """The host's text features t [C, d], unit, with gradient where it trains them."""
@@ -154,14 +150,11 @@ class TextRefinerMethod(Method):
                 "text_l1": weight * o.text_weight,
             }
         terms = {
-            "kl": mean_kl(teacher, logits),
-            "local_kl": mean_kl(teacher.repeat_interleave(rows, dim=0), local.flatten(0, 1)),
+            "kl": posterior_kl(logits, teacher),
+            "local_kl": posterior_kl(local.flatten(0, 1), teacher.repeat_interleave(rows, dim=0)),
         }
         weight *= C  # the host's is that of a KL divided by images, those below by images and classes
         return terms, {"kl": weight, "local_kl": weight * o.kd_local_weight, "text_l1": weight * o.kd_text_weight}
-
-    def after_epoch(self, epoch: int, n_epochs: int) -> None:
-        self.host.after_epoch(epoch, n_epochs)
 
     def image(
         self, images: Tensor, want: Set[str] = frozenset(), prune: Mapping[int, float] | None = None
@@ -175,12 +168,6 @@ class TextRefinerMethod(Method):
         return F.normalize(rows, dim=-1) if self.options.normalise else rows
 
 
-def mean_kl(teacher: Tensor, logits: Tensor) -> Tensor:
-    """Σ KL(teacher ‖ student) over rows, divided by the number of logits, 0-d; both [rows, C], scaled."""
-    target, student = teacher.log_softmax(dim=1), logits.log_softmax(dim=1)
-    return F.kl_div(student, target, reduction="batchmean", log_target=True) / logits.shape[1]
-
-
 @TRAINER_REGISTRY.register()
 class TextRefiner(HostedTrainer):
     """Trainer of `TextRefinerMethod`; options under TRAINER.TEXTREFINER, the host's under its own node."""
@@ -191,12 +178,11 @@ class TextRefiner(HostedTrainer):
     def extend_cfg(cls, cfg: CN) -> None:
         node = cfg.TRAINER.TEXTREFINER = CN()
         declare_host(node)
-        for option in fields(RefinerOptions):  # explained there
-            node[option.name.upper()] = option.default
+        declare_options(node, RefinerOptions)
         declare_compute(node)
 
     @classmethod
     def make_method(cls, cfg: CN, backbone: Backbone, space: LabelSpace) -> Method:
         node = cfg.TRAINER.TEXTREFINER
-        options = RefinerOptions(**{option.name: node[option.name.upper()] for option in fields(RefinerOptions)})
+        options = options_of(node, RefinerOptions)
         return TextRefinerMethod(cls.make_host(cfg, backbone, space), options)

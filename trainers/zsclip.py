@@ -76,10 +76,6 @@ class ZeroshotCLIP(MethodTrainer):
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Zero-shot CLIP with the ensemble of selected templates; TEMPLATE, if set, takes the place of the data set's."""
 
-    @classmethod
-    def extend_cfg(cls, cfg: CN) -> None:
-        """Shares TRAINER.ZEROSHOTCLIP."""
-
     @staticmethod
     def templates(cfg: CN) -> list[str]:
         own = cfg.TRAINER.ZEROSHOTCLIP.TEMPLATE or cfg.DATASET.TEMPLATE

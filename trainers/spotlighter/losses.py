@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.divergence import posterior_kl
+
 
 def classification(logits: Tensor, label: Tensor | None, teacher: Tensor | None = None) -> Tensor:
     """Eq. (12): cross-entropy, or with a teacher KL(teacher ‖ student); mean over the batch, 0-d.
@@ -20,8 +22,7 @@ def classification(logits: Tensor, label: Tensor | None, teacher: Tensor | None 
     """
     if teacher is None:
         return F.cross_entropy(logits, label)  # type: ignore[arg-type]
-    student = logits.log_softmax(dim=1)
-    return F.kl_div(student, teacher.log_softmax(dim=1), reduction="batchmean", log_target=True)
+    return posterior_kl(logits, teacher, mean="batch")
 
 
 def visual_kl(image: Tensor, image0: Tensor, text0: Tensor, scale: Tensor, over: str = "classes") -> Tensor:
@@ -36,7 +37,7 @@ def visual_kl(image: Tensor, image0: Tensor, text0: Tensor, scale: Tensor, over:
     """
     if over == "classes":
         image, image0 = scale * image @ text0.t(), scale * image0 @ text0.t()  # [B, C]
-    return F.kl_div(image.log_softmax(dim=1), image0.log_softmax(dim=1), reduction="batchmean", log_target=True)
+    return posterior_kl(image, image0, mean="batch")
 
 
 def local_ce(tokens: Tensor, text: Tensor, prototypes: Tensor, label: Tensor, scale: Tensor | float = 1.0) -> Tensor:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip.backbone import LabelSpace, VisionOut
 from clip.pruning import kept_counts
+from trainers.hosts import HostedMethod
 from trainers.method import Method, StepOutput
 from trainers.spotlighter.head import SpotlighterHead
 from trainers.spotlighter.interface import HeadInput
 from trainers.spotlighter.release import ReleaseHead
 
 
-class SpotlighterMethod(Method):
+class SpotlighterMethod(HostedMethod):
     """A host's text and image side, and a head that turns them into logits; the host does not know of it.
 
     Args:
@@ -36,10 +37,8 @@ class SpotlighterMethod(Method):
         prune: Mapping[int, float] | None = None,
         prune_train: bool = False,
     ):
-        super().__init__(host.backbone, host.space)
-        self.text_depends_on_image = host.text_depends_on_image
-        self.host, self.head = host, head
-        self.tied_to_classes = host.tied_to_classes
+        super().__init__(host)
+        self.head = head
         self.prune, self.prune_train = dict(prune or {}), prune_train
         tower = self.backbone.vision
         left = min(kept_counts(self.prune, tower.n_blocks, tower.vit.grid**2).values(), default=tower.vit.grid**2)
@@ -49,13 +48,8 @@ class SpotlighterMethod(Method):
             )
         if prune_train and not self.prune:
             raise ValueError("PRUNE_TRAIN is set, but PRUNE is empty; name blocks and shares there.")
-        self.learns_from_labels = host.learns_from_labels
         self._want_in_training = frozenset(head.want(tower.n_blocks, training=True))
         self._want = frozenset(head.want(tower.n_blocks, training=False))
-
-    def trainables(self) -> dict[str, nn.Parameter]:
-        host = {f"host.{name}": parameter for name, parameter in self.host.trainables().items()}
-        return host | {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
 
     def text(self, space: LabelSpace | None = None) -> Tensor:
         return self.host.text(space)
@@ -85,8 +79,7 @@ class SpotlighterMethod(Method):
 
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
         vision = self.host.image(images, self._want, self.prune)
-        text = self.text_for(vision, space) if self.text_depends_on_image else self.class_vectors(space)
-        given = self.given(vision, text)
+        given = self.given(vision, self._inference_text(vision, space))
         with torch.autocast(images.device.type, enabled=False):
             return self.head(given).logits
 
@@ -107,12 +100,6 @@ class SpotlighterMethod(Method):
             tokens=None if tokens is None else torch.cat([raw[:, None], tokens.float()], dim=1),
             attention=None if vision.cls_attn is None else vision.cls_attn.mean(dim=1),
         )
-
-    def before_training(self, images: Callable[[], Iterator[Tensor]]) -> None:
-        self.host.before_training(images)
-
-    def after_epoch(self, epoch: int, n_epochs: int) -> None:
-        self.host.after_epoch(epoch, n_epochs)
 
     def _view(self, tokens: Tensor) -> Tensor:
         return F.normalize(self.host.project(tokens).float(), dim=-1)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.layers import take_rows
+from trainers.local_cache import moved_slots, read_slots
 from trainers.spotlighter.activation import cosines
 from trainers.spotlighter.interface import HeadInput, HeadOutput
 from trainers.spotlighter.losses import classification
@@ -70,11 +71,6 @@ class ImageRead(nn.Module):
         weight = self.dropout(read.new_ones(len(read), self.heads, 1))  # [B, heads, 1]: softmax over one key
         value = self.value(read).view(len(read), self.heads, -1)  # [B, heads, d / heads]
         return self.out((weight * value).flatten(1))
-
-
-def read_bank(queries: Tensor, bank: Tensor) -> Tensor:
-    """softmax(q Mᵀ) M, no scale: unit queries [..., d] and the bank [M, d] to [..., d]."""
-    return (queries @ bank.t()).softmax(dim=-1) @ bank
 
 
 class ReleaseHead(nn.Module):
@@ -159,8 +155,8 @@ class ReleaseHead(nn.Module):
         text, image, scale = given.text.float(), given.image.float(), given.scale.float()
         # the write below must not change what backward still needs
         bank = self.prototypes.clone() if self.training else self.prototypes
-        text_rep = text + self.alpha * self.text_fuse(torch.cat([text, read_bank(text, bank)], dim=-1))  # as T
-        image_rep = self.image_read(read_bank(image, bank))  # [B, d]
+        text_rep = text + self.alpha * self.text_fuse(torch.cat([text, read_slots(text, bank)], dim=-1))  # as T
+        image_rep = self.image_read(read_slots(image, bank))  # [B, d]
         mix = self.mix_train if self.training else self.mix_test
         output = HeadOutput(scale * cosines((1 - mix) * image + mix * image_rep, text_rep))  # [B, C]
         if given.attention is not None:
@@ -255,21 +251,5 @@ class ReleaseHead(nn.Module):
 
     @torch.no_grad()
     def write(self, adapted: Tensor) -> None:
-        """Move each prototype that is the nearest one of some token rows towards their weighted sum.
-
-        `M_i ← normalise(β M_i + (1−β) Σ w_n g_n)` over the rows n whose nearest prototype is i. The weight is the
-        softmax of g·M_i over all rows divided by its maximum, in which the softmax's sum cancels:
-        `w_n = exp(g_n·M_i − max g·M_i)`. A sum, not a mean, as released. Masked products instead of a scatter: the same
-        on every run, with static shapes.
-
-        Args:
-            adapted: G [B, 1+N, d].
-        """
-        rows = F.normalize(adapted.flatten(0, 1), dim=1)  # g [R, d]
-        cosine = rows @ self.prototypes.t()  # [R, M]
-        slots = torch.arange(len(self.prototypes), device=rows.device)
-        mine = cosine.argmax(dim=1, keepdim=True) == slots  # [R, M], one True a row
-        weight = (cosine - cosine.amax(dim=0)).exp() * mine  # [R, M]
-        moved = self.momentum * self.prototypes + (1 - self.momentum) * (weight.t() @ rows)  # [M, d]
-        hit = mine.any(dim=0)[:, None]  # [M, 1]
-        self.prototypes.copy_(F.normalize(torch.where(hit, moved, self.prototypes), dim=1))
+        """Move prototypes towards the sums of the token rows nearest to them, G [B, 1+N, d]; a sum, as released."""
+        self.prototypes.copy_(moved_slots(self.prototypes, adapted.flatten(0, 1), self.momentum))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from yacs.config import CfgNode as CN
 from clip.backbone import Backbone, LabelSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.record import plain
-from trainers.base import declare_compute
+from trainers.base import declare_compute, declare_options, options_of
 from trainers.hosts import HostedTrainer, declare_host
 from trainers.method import Method
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
@@ -37,9 +36,7 @@ class Spotlighter(HostedTrainer):
         node = cfg.TRAINER.SPOTLIGHTER = CN()
         node.PRESET = "paper"  # "paper" | "release": the authors' code, which reads ALPHA, MOMENTUM and RELEASE only
         declare_host(node)
-        for option in fields(HeadOptions):  # TOP_K … LAMBDA3, explained there
-            default = option.default
-            node[option.name.upper()] = list(default) if isinstance(default, tuple) else default
+        declare_options(node, HeadOptions)  # TOP_K … LAMBDA3
         node.BANK_INIT = "kmeans"  # "kmeans" on the training images' activated tokens | "random"
         node.PRUNE = []  # [[block, share], …]: share of patches kept after a block, counted from 1
         node.PRUNE_TRAIN = False  # prune in training, too
@@ -62,7 +59,7 @@ class Spotlighter(HostedTrainer):
         width = backbone.vision.vit.transformer.width
         return SpotlighterMethod(
             host,
-            SpotlighterHead(head_options(node), len(space), width, host.joint_width),
+            SpotlighterHead(options_of(node, HeadOptions), len(space), width, host.joint_width),
             parse_prune(node.PRUNE),
             node.PRUNE_TRAIN,
         )
@@ -132,11 +129,6 @@ class Spotlighter(HostedTrainer):
         return saved
 
 
-def head_options(node: CN) -> HeadOptions:
-    values = {option.name: node[option.name.upper()] for option in fields(HeadOptions)}
-    return HeadOptions(**values | {"losses": tuple(node.LOSSES)})
-
-
 def parse_prune(pairs: Sequence[Sequence[float]]) -> dict[int, float]:
     """PRUNE as a mapping; the tower checks blocks and shares.
 
@@ -157,10 +149,7 @@ def refuse_ignored_keys(node: CN) -> None:
     Raises:
         ValueError: it has another value.
     """
-    default = CN()
-    default.TRAINER = CN()
-    Spotlighter.extend_cfg(default)
-    default = default.TRAINER.SPOTLIGHTER
+    default = Spotlighter.default_node()
     if node.PRESET == "paper":
         ignored = [f"RELEASE.{key}" for key, value in node.RELEASE.items() if value != default.RELEASE[key]]
     else:

@@ -73,10 +73,9 @@ class SPT(MethodTrainer):
             raise ValueError(
                 "TRAINER.SPT.VIT_WEIGHTS is a file for a timm model; name a CLIP's file with MODEL.BACKBONE.NAME."
             )
-        default = CN({"TRAINER": CN()})
-        self.extend_cfg(default)
+        default = self.default_node()
         (other,) = (head for head in HEADS if head != node.HEAD)
-        ignored = [key for key in HEAD_KEYS[other] if node[key] != default.TRAINER.SPT[key]]
+        ignored = [key for key in HEAD_KEYS[other] if node[key] != default[key]]
         if ignored:
             raise ValueError(
                 f"TRAINER.SPT.{ignored[0]} is set, but HEAD {node.HEAD} does not read it; leave it out, or change HEAD."

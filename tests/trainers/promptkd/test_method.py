@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from clip.backbone import LabelSpace
+from trainers.divergence import posterior_kl
 from trainers.projector import Projector
-from trainers.promptkd import posterior_kl
 
 
 def softmax(x):
