@@ -120,7 +120,17 @@ def build(context: Context, name: str = "all") -> list[PaperTable]:
             tables += transfer_tables(context, wanted)
     found = [table for table in tables if table is not None]
     has_base_new = any(table.name == "base2new" for table in found)  # then its gaps need not be told twice
+    found = [replace(table, notes=(*table.notes, *chosen_on_test(context))) for table in found]
     return [replace(table, gaps=()) if has_base_new and table.name == "efficiency" else table for table in found]
+
+
+def chosen_on_test(context: Context) -> tuple[str, ...]:
+    """A sentence on the methods whose epoch was chosen on the test images, if there are any."""
+    runs = context.collection.all_runs()
+    methods = {run.method for run in runs if run.recorded("final").get("chosen_on") == "test"}
+    if not methods:
+        return ()
+    return (f"Best epoch on the test images, not comparable with the others: {', '.join(sorted(methods))}.",)
 
 
 def save(tables: Sequence[PaperTable], folder: Path) -> None:

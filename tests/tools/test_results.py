@@ -38,6 +38,17 @@ def output(runs):
     return root
 
 
+def test_epochs_chosen_on_test_images_are_told(output, ask):
+    sentence = "Best epoch on the test images, not comparable with the others: CoOp."
+    assert sentence not in " ".join(ask(output)[1].split())
+    path = output / "base2new/train_base/dtd/shots_16/CoOp/rn50/seed1/metrics.json"
+    record = json.loads(path.read_text())
+    record["final"]["chosen_on"] = "test"
+    path.write_text(json.dumps(record))
+    for fmt in ("table", "markdown", "latex"):
+        assert sentence in " ".join(ask(output, "--table", "base2new", "--format", fmt)[1].split())
+
+
 def test_everything(output, ask):
     code, out, err = ask(output)
     assert code == 0
