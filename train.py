@@ -14,6 +14,7 @@ from yacs.config import CfgNode as CN
 
 import datasets
 import trainers  # noqa: F401  registers the trainers
+from dassl import distributed
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
@@ -28,6 +29,7 @@ examples:
     python train.py ... --output-dir output/try_new --eval-only --model-dir output/try --load-epoch 20 \\
         DATASET.SUBSAMPLE_CLASSES new
 
+On N GPUs: torchrun --standalone --nproc_per_node N train.py ...; the batch size stays that of all together.
 An interrupted run continues when the same command is given again. Flags come before KEY VALUE pairs.
 Methods: {trainers}.
 """
@@ -115,7 +117,10 @@ def main(args: argparse.Namespace) -> None:
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
-    setup_logger(cfg.OUTPUT_DIR)
+    elif distributed.world_size() > 1:  # no seed, but the same for all
+        set_random_seed(distributed.gather_plain(torch.initial_seed() % 2**32)[0])
+    if distributed.is_main():
+        setup_logger(cfg.OUTPUT_DIR)
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = True
     print("** Arguments **")
@@ -123,6 +128,8 @@ def main(args: argparse.Namespace) -> None:
         print(f"{name}: {value}")
     print(f"** Config **\n{cfg}")
     print(f"** Environment **\n{collect_env_info()}\n")
+    if distributed.world_size() > 1:
+        print(f"Training and evaluation are divided among {distributed.world_size()} processes")
 
     trainer = build_trainer(cfg)
     if args.eval_only:
@@ -132,18 +139,19 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Run `main`; a failure ends with one sentence on the terminal and the whole traceback in log.txt."""
-    args = parse_args(argv)
+    """Run `main`; a failure ends with one sentence on the terminal and the whole traceback in log.txt.
+
+    Of several processes the first that fails gives the sentence and the traceback, and all end.
+    """
     terminal = sys.stdout
     try:
-        main(args)
+        distributed.start()
+        terminal = sys.stdout
+        main(parse_args(argv))
     except (ValueError, TypeError, KeyError, AssertionError, OSError, RuntimeError, FloatingPointError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        logged = sys.stdout is not terminal
-        if logged and hasattr(sys.stdout, "file") and sys.stdout.file is not None:
-            traceback.print_exc(file=sys.stdout.file)
-        print(f"Error: {message or repr(error)}", file=sys.stderr)
-        return 1
+        logged = sys.stdout is not terminal or distributed.world_size() > 1
+        return distributed.fail(f"Error: {message or repr(error)}", traceback.format_exc() if logged else "")
     return 0
 
 

@@ -9,6 +9,7 @@
 #   TRAINER, CFG  another registered trainer, another file of configs/trainers/TRAINER (without .yaml)
 #   HOST    what a method that wraps another one wraps, where its method.yaml has configs for it (default: its usual one)
 #   TEACHER_SEED  seed of the teacher that a distilling method learns from (default: 1)
+#   NPROC   processes of a run, each with a GPU of this machine (default: 1; see docs/many_gpus.md)
 #   LOADEP  epoch that a test loads, or best (default: the one that training ended with, read from its metrics.json)
 set -euo pipefail
 unset CDPATH # with it, cd may go elsewhere, and prints

@@ -102,11 +102,16 @@ def square(folder: Path, part: str, colour: int, index: int) -> Path:
 @pytest.fixture
 def command(tiny_weights: Path, tmp_path: Path):
     """Builds the command line of a run on the toy data; extra items are opts."""
+    return command_below(tmp_path, tiny_weights)
+
+
+def command_below(folder: Path, weights: Path):
+    """What the fixture `command` gives, for runs and data in any folder."""
 
     def build(*opts: str, trainer: str = "CoOp", output: str = "run", flags: tuple[str, ...] = ()) -> list[str]:
         return [
-            *("--root", str(tmp_path / "data"), "--output-dir", str(tmp_path / output), "--seed", "1"),
-            *("--trainer", trainer, "--backbone", str(tiny_weights), *flags),
+            *("--root", str(folder / "data"), "--output-dir", str(folder / output), "--seed", "1"),
+            *("--trainer", trainer, "--backbone", str(weights), *flags),
             *("DATASET.NAME", "Toy", "INPUT.SIZE", "(32, 32)", "INPUT.INTERPOLATION", "bicubic"),
             *("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']"),
             *("DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "DEVICE", "cpu"),

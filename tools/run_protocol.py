@@ -3,7 +3,7 @@
     python -m tools.run_protocol METHOD PROTOCOL [ARGUMENT ...] [KEY VALUE ...]
 
 METHOD is a folder of scripts/, PROTOCOL one of its scripts without `.sh`. Variables come from the environment, see
-scripts/common.sh. The process becomes train.py, so that a signal reaches it directly.
+scripts/common.sh. The process becomes train.py, or torchrun with NPROC of them, so that a signal reaches it directly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Usage: bash {script} {arguments} [KEY VALUE ...]
 
 Example: bash {script} {example}
 
-From the environment: DATA OUTPUT SHOTS CFG TRAINER HOST SOURCE LOADEP TEACHER_SEED PYTHON (see scripts/common.sh).
+From the environment: DATA OUTPUT SHOTS CFG TRAINER HOST SOURCE LOADEP TEACHER_SEED NPROC PYTHON, see scripts/common.sh.
 A finished run is skipped; an interrupted one goes on where it stopped: give the same command again."""
 ARGUMENTS = {  # name -> (help, example)
     "DATASET": ("a data set:\n             {datasets}", "shapes"),
@@ -108,6 +108,8 @@ def read_arguments(method: str, protocol: str, arguments: Sequence[str], env: Ma
         raise WrongUsage(f"LOADEP must be an epoch or best, got '{env['LOADEP']}'")
     if not NUMBER.fullmatch(env.get("TEACHER_SEED") or "1"):
         raise WrongUsage(f"TEACHER_SEED must be 0, 1, 2, ..., got '{env['TEACHER_SEED']}'")
+    if not re.fullmatch(r"[1-9][0-9]*", env.get("NPROC") or "1"):
+        raise WrongUsage(f"NPROC must be a number of processes, got '{env['NPROC']}'")
     run = Run(
         protocol=protocol,
         method=method,
@@ -171,7 +173,7 @@ def start(run: Run, data: str, env: Mapping[str, str]) -> int:
         print("   not finished: it goes on from its last checkpoint, if it has one")
     elif state == "stale":
         print("   finished, but with another model than the one to test now: it runs again")
-    replace_process(command(run, data, flags))
+    replace_process([*launcher(int(env.get("NPROC") or 1)), *command(run, data, flags)])
 
 
 def teacher_options(run: Run) -> tuple[str, ...]:
@@ -210,6 +212,11 @@ def command(run: Run, data: str, flags: Sequence[str]) -> list[str]:
         *("--dataset-config-file", files[0], "--config-file", files[1], "--output-dir", str(run.folder), *flags),
         *("DATASET.NUM_SHOTS", str(run.shots), "DATASET.SUBSAMPLE_CLASSES", run.classes, *run.options),
     ]
+
+
+def launcher(n: int) -> list[str]:
+    """What stands between python and train.py: torchrun, as the module that it is, if there are several processes."""
+    return [] if n == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n)]
 
 
 def replace_process(arguments: Sequence[str]) -> NoReturn:

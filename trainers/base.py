@@ -16,6 +16,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, load_backbone
+from dassl import distributed
 from dassl.data.data_manager import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
@@ -148,6 +149,9 @@ class MethodTrainer(TrainerX):
         super().before_train()
         if not (self.start_epoch or self._point or self.cfg.MODEL.INIT_WEIGHTS):
             self.method.before_training(lambda: (images for images, _ in self.plain_images("start", "first look")))
+            with torch.no_grad():
+                for parameter in self.method.trainables().values():  # each process looked at its own part
+                    parameter.copy_(distributed.from_main(parameter))
 
     @property
     def train_images(self) -> Sequence[Datum]:
@@ -158,6 +162,8 @@ class MethodTrainer(TrainerX):
         self, stream: str, title: str, source: Sequence[Datum] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The training images without augmentation, each once and in a fixed order, in batches of the test.
+
+        With several processes, each has a part of the batches.
 
         Args:
             source: these instead of all that the run trains on.
@@ -181,8 +187,7 @@ class MethodTrainer(TrainerX):
         )
         loader.damaged = self.train_loader_x.damaged  # so that training does not name an image once more
         self.set_model_mode("eval")
-        for batch in tqdm(loader, desc=title, disable=None, leave=False):
-            self._stop_in_test()
+        for batch in self.until_stopped(tqdm(loader, desc=title, disable=None, leave=False)):
             yield self.parse_batch_test(batch)
 
     def forward_backward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -206,11 +211,13 @@ class MethodTrainer(TrainerX):
     def step(self, total: Tensor) -> None:
         """One optimiser step for a loss that is checked; with loss scaling where the precision needs it."""
         self.model_zero_grad()
+        total = distributed.own_part(total)
         if self.scaler is None:
             total.backward()
             self.model_update()
             return
         self.scaler.scale(total).backward()
+        self.combine_gradients()  # before the scaler looks for infinities, so that all processes skip a step or none
         for optim in {id(o): o for o in self._optims.values()}.values():
             self.scaler.step(optim)
         self.scaler.update()

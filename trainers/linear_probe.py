@@ -18,6 +18,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace
+from dassl import distributed
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
@@ -164,6 +165,8 @@ class LinearProbe(MethodTrainer):
         limit = f", the limit {self.node}.MAX_ITER" if head.iterations >= node.MAX_ITER else ""
         print(f"Solved with C = {self._found['c']:.6g} in {head.iterations} iterations{limit}")
         self.method.take(head)
+        for parameter in self.method.parameters():  # each process has solved it; all take one solution
+            distributed.from_main(parameter)
 
     @torch.no_grad()
     def features(self, loader: Any, what: str) -> Labelled:
@@ -171,13 +174,13 @@ class LinearProbe(MethodTrainer):
         self.set_model_mode("eval")
         device = self.device if self.device.type == "cuda" else torch.device("cpu")
         found, labels = [], []
-        for batch in tqdm(loader, desc=f"features of {what}", disable=None, leave=False):
-            self._answer_stop()
+        bar = tqdm(loader, desc=f"features of {what}", disable=None, leave=False)
+        for batch in self.until_stopped(bar, "before the head was solved"):
             images, label = self.parse_batch_test(batch)
             with self.precision.autocast():
                 found.append(self.method.features(images).to(device))
             labels.append(label.to(device))
-        return torch.cat(found), torch.cat(labels)
+        return distributed.gather_rows(found).to(device), distributed.gather_rows(labels).to(device)
 
     def folds(self, train: Labelled, n: int) -> list[tuple[Labelled, Labelled]]:
         """Cut into n parts with the same share of every class: each part is scored by a head solved on the others."""

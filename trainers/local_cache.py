@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dassl import distributed
+
 RULES = ("sum", "mean")
 
 
@@ -67,7 +69,8 @@ def moved_slots(slots: Tensor, tokens: Tensor, momentum: float, rule: str = "sum
     With unit tokens z_n, slot k moves to the unit vector of momentum · U_k + (1 − momentum) · Σ w_nk z_n, the sum over
     its own tokens. The weight is the softmax of z_n · U_k over all tokens divided by its maximum, in which the
     softmax's denominator cancels: w_nk = exp(z_n · U_k − max_n z_n · U_k). Masked products stand for a scatter: the
-    same on every run, with static shapes, without a loop and without waiting for the device.
+    same on every run, with static shapes, without a loop and without waiting for the device. Maxima and sums go over
+    the tokens of all processes.
 
     Args:
         slots: unit rows U [K, d].
@@ -78,9 +81,9 @@ def moved_slots(slots: Tensor, tokens: Tensor, momentum: float, rule: str = "sum
     rows = F.normalize(tokens.to(slots.dtype), dim=1)  # [R, d]
     cosine = rows @ slots.t()  # [R, K]
     mine = cosine.argmax(dim=1, keepdim=True) == torch.arange(len(slots), device=rows.device)  # [R, K], one True a row
-    weight = (cosine - cosine.amax(dim=0)).exp() * mine  # [R, K]
-    target = weight.t() @ rows  # [K, d]
+    weight = (cosine - distributed.max_all(cosine.amax(dim=0))).exp() * mine  # [R, K]
+    target, total, hits = distributed.sum_all(weight.t() @ rows, weight.sum(dim=0), mine.sum(dim=0))  # [K, d], [K], [K]
     if rule == "mean":
-        target = target / weight.sum(dim=0)[:, None].clamp(min=torch.finfo(weight.dtype).tiny)
+        target = target / total[:, None].clamp(min=torch.finfo(weight.dtype).tiny)
     moved = momentum * slots + (1 - momentum) * target
-    return F.normalize(torch.where(mine.any(dim=0)[:, None], moved, slots), dim=1)
+    return F.normalize(torch.where(hits[:, None] > 0, moved, slots), dim=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.batch_norm import BatchNorm
+
 
 class Projector(nn.Module):
     """Linear, batch norm, ReLU, linear: rows [R, d_in] to [R, d_out]; all rows of a call are one batch.
@@ -17,7 +19,7 @@ class Projector(nn.Module):
     def __init__(self, d_in: int, d_out: int):
         super().__init__()
         self.linear1 = nn.Linear(d_in, d_out)
-        self.bn = nn.BatchNorm1d(d_out)
+        self.bn = BatchNorm(d_out)
         self.linear2 = nn.Linear(d_out, d_out)
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -18,7 +18,21 @@ CONFIGS = (
     *("trainers/Spotlighter/mini_vit8_ep15_paper", "trainers/Spotlighter/vit_b16_ep15_paper"),
     "trainers/Spotlighter/mini_vit8_ep5_maple_paper",
 )
-OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "HOST", "LOADEP", "PYTHON", "SEEDS", "DATASET", "JOBS")
+OURS = (
+    "DATA",
+    "OUTPUT",
+    "SHOTS",
+    "SOURCE",
+    "CFG",
+    "TRAINER",
+    "HOST",
+    "LOADEP",
+    "NPROC",
+    "PYTHON",
+    "SEEDS",
+    "DATASET",
+    "JOBS",
+)
 
 TRAIN_PY = '''\
 """Stands for the real train.py: appends its arguments to calls.jsonl and writes metrics.json."""

@@ -180,6 +180,18 @@ def test_the_test_loads_the_epoch_that_training_ended_with(copy):
     assert copy.calls[1][copy.calls[1].index("--load-epoch") + 1] == "2"
 
 
+def test_several_processes_are_started_by_torchrun(copy, tmp_path):
+    python = tmp_path / "python"  # says how torchrun is called, and is python for all else
+    python.write_text(
+        f'#!/bin/bash\nif [[ $2 == torch.distributed.run ]]; then echo "$@"; else exec {sys.executable} "$@"; fi\n'
+    )
+    python.chmod(0o755)
+    done = copy.run("scripts/coop/base2new_train.sh", "shapes", 1, NPROC="3", PYTHON=str(python))
+    assert done.returncode == 0, done.stderr
+    started = done.stdout.splitlines()[-1]
+    assert started.startswith("-m torch.distributed.run --standalone --nproc_per_node 3 train.py --root ")
+
+
 def test_the_best_epoch_is_train_pys_default(copy):
     copy.run("scripts/coop/base2new_train.sh", "shapes", 1, FAKE_TEST='{"FINAL_MODEL": "best_val"}')
     copy.run("scripts/coop/base2new_test.sh", "shapes", 1)
@@ -238,6 +250,7 @@ def test_wrong_variables(copy):
         "vit_b16_ep200_ctxv1 vit_b16_ep50 vit_b16_ep50_ctxv1\n"
     )
     assert "LOADEP must be an epoch or best, got 'last'" in copy.run(*script, LOADEP="last").stderr
+    assert "NPROC must be a number of processes, got '0'" in copy.run(*script, NPROC="0").stderr
     assert "SHOTS must be a number of images a class, got 'few'" in copy.run(*script, SHOTS="few").stderr
     assert "PYTHON is 'python9', which is no program." in copy.run(*script, PYTHON="python9").stderr
     assert copy.calls == []

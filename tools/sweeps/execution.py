@@ -29,7 +29,7 @@ from tools.sweeps.signals import only_blocked
 # what asks an attempt to stop; the second is a sweep's own, and what submitit has SLURM send before a job's time is up
 ASKED = (signal.SIGTERM, signal.SIGUSR2)
 DEAF = (*ASKED, signal.SIGHUP)
-OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "LOADEP", "PYTHON", "CALLER_DIR")  # scripts/common.sh
+OURS = ("DATA", "OUTPUT", "SHOTS", "SOURCE", "CFG", "TRAINER", "LOADEP", "NPROC", "PYTHON", "CALLER_DIR")
 
 
 class RunFailed(RuntimeError):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clip.layers import take_rows
+from dassl import distributed
 from dassl.data.datasets import Datum
 from trainers.spotlighter import activation
 from trainers.spotlighter.head import SpotlighterHead
@@ -48,8 +49,9 @@ def fill_bank(trainer: Spotlighter) -> None:
         if teacher is not None:
             scores.append(teacher.float().cpu())
         label.append((y if teacher is None else teacher.argmax(dim=1)).cpu())
-    rows = torch.cat(tokens)  # [n, kept, w]
-    members = images_of_classes(torch.cat(label), torch.cat(scores) if scores else None, C, -(-K // rows.shape[1]))
+    rows, labels = distributed.gather_rows(tokens), distributed.gather_rows(label)  # [n, kept, w], [n]
+    seen = distributed.gather_rows(scores) if scores else None  # [n, C]
+    members = images_of_classes(labels, seen, C, -(-K // rows.shape[1]))
     available = [len(images) * rows.shape[1] for images in members]
     if min(available) < K:
         poorest = available.index(min(available))
@@ -58,7 +60,8 @@ def fill_bank(trainer: Spotlighter) -> None:
             f"'{method.space.names[poorest]}' give only {available[poorest]} tokens; choose a smaller number."
         )
     init = cfg.TRAINER.SPOTLIGHTER.BANK_INIT
-    head.memory.fill(initial_prototypes(rows, members, (C, K, w), k, init, seed))
+    bank = initial_prototypes(rows, members, (C, K, w), k, init, seed) if distributed.is_main() else torch.empty(C, K, w)
+    head.memory.fill(distributed.from_main(bank))
 
 
 def some_images(source: Sequence[Datum], n_cls: int, labelled: bool, seed: int) -> list[Datum]:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dassl import distributed
 
 LLOYD_STEPS = 10
 RULES = ("mean", "sum")
@@ -95,8 +96,7 @@ class PrototypeMemory(nn.Module):
         # sums of D · token and, in the last column, of D: one scatter, one reduction over processes
         sums = self.prototypes.new_zeros(C * K, w + 1)
         sums.index_add_(0, row, torch.cat([weighted, weight[..., None]], dim=2).flatten(0, 1))
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(sums)
+        (sums,) = distributed.sum_all(sums)
         total, hits = sums[:, :w], sums[:, w:]
         target = total / hits.clamp(min=torch.finfo(hits.dtype).tiny) if self.rule == "mean" else total
         old = self.prototypes.view(C * K, w)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.layers import take_rows
+from trainers.batch_norm import BatchNorm
 from trainers.local_cache import moved_slots, read_slots
 from trainers.spotlighter.activation import cosines
 from trainers.spotlighter.interface import HeadInput, HeadOutput
@@ -68,7 +69,8 @@ class ImageRead(nn.Module):
 
     def forward(self, read: Tensor) -> Tensor:
         """What was read [B, d] to the representative [B, d], not unit."""
-        weight = self.dropout(read.new_ones(len(read), self.heads, 1))  # [B, heads, 1]: softmax over one key
+        images, own = distributed.batch_rows(len(read))  # drawn for all processes' images
+        weight = self.dropout(read.new_ones(images, self.heads, 1))[own]  # [B, heads, 1]: softmax over one key
         value = self.value(read).view(len(read), self.heads, -1)  # [B, heads, d / heads]
         return self.out((weight * value).flatten(1))
 
@@ -127,7 +129,7 @@ class ReleaseHead(nn.Module):
         self.weights = {**local, "text_l1": float(distill), "image_l1": float(distill)}
         # the released 1x1 convolutions `conv1.0 … conv1.3`; running statistics would never be read
         self.adapter = nn.Sequential(
-            nn.Linear(dim, dim), nn.BatchNorm1d(dim, track_running_stats=False), nn.ReLU(), nn.Linear(dim, dim)
+            nn.Linear(dim, dim), BatchNorm(dim, track_running_stats=False), nn.ReLU(), nn.Linear(dim, dim)
         )
         self.image_read = ImageRead(dim, heads)
         self.text_fuse = nn.Linear(2 * dim, dim, bias=False)

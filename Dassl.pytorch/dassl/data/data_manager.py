@@ -69,6 +69,7 @@ def build_data_loader(
         stream=stream,
         generator=generator,
         varies=is_train,
+        divides=is_train,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=cfg.USE_CUDA and cfg.DEVICE in ("auto", "cuda") and torch.cuda.is_available(),
         replace=cfg.INPUT.ON_ERROR == "replace" and (is_train if replace is None else replace),

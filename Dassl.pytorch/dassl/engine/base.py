@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from dassl import distributed
+
 from .models import RegisteredModels
 from .progress import Progress
 
@@ -115,7 +117,7 @@ class TrainerBase(RegisteredModels):
 
     def model_backward(self, loss: torch.Tensor) -> None:
         self.check_losses({"loss": loss})
-        loss.backward()
+        distributed.own_part(loss).backward()
 
     def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
         """Zero the gradients, check the loss, backward, step the optimisers."""
@@ -125,7 +127,7 @@ class TrainerBase(RegisteredModels):
 
     def init_writer(self, log_dir: str, purge_step: int | None = None) -> None:
         """Open TensorBoard's event file; of an earlier one, scalars from `purge_step` on are not shown again."""
-        if self._writer is None:
+        if self._writer is None and distributed.is_main():
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = SummaryWriter(log_dir=log_dir, purge_step=purge_step)
 

@@ -62,7 +62,7 @@ class Progress:
 
     def watch(self, batch: int, terms: dict[str, Any]) -> None:
         """Have loss terms checked: now if they are on the CPU, else when the values are read next."""
-        names, values = _numbers(terms)
+        names, values = numbers(terms)
         self._pending.append(Step(batch, names, values, checked_only=True))
         if not isinstance(values, torch.Tensor):
             self.flush()
@@ -77,7 +77,7 @@ class Progress:
         """
         if losses is not None and not isinstance(losses, dict):
             raise TypeError(f"forward_backward must return a dict of losses or None, got {type(losses).__name__}.")
-        names, values = _numbers(losses or {})
+        names, values = numbers(losses or {})
         self._pending.append(Step(batch, names, values, lr, total, data, images))
         on_device = isinstance(values, torch.Tensor)
         soon = time.monotonic() - self._read_at < FLUSH_SECONDS
@@ -174,7 +174,7 @@ def _share_wait(steps: list[Step], seconds: float) -> None:
         step.batch_seconds += seconds / len(reported)
 
 
-def _numbers(terms: dict[str, Any]) -> tuple[list[str], torch.Tensor | list[float]]:
+def numbers(terms: dict[str, Any]) -> tuple[list[str], torch.Tensor | list[float]]:
     """Names and values of what is not None; the values as one tensor if any of them is on a GPU."""
     given = {name: value for name, value in terms.items() if value is not None}
     for name, value in given.items():

@@ -19,6 +19,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 import dassl
+from dassl import distributed
 from dassl.utils.files import write_json_file
 
 FILE = "metrics.json"
@@ -55,13 +56,14 @@ class RunRecord:
         self._seconds_before = wall_seconds
 
     def write(self) -> None:
-        """Write the file atomically.
+        """Write the file atomically; of several processes the first one does.
 
         Raises:
             RuntimeError: it cannot be written.
         """
         self.tree["wall_seconds"] = self.wall_seconds()
-        write_json_file(self.path, plain(self.tree))
+        if distributed.is_main():
+            write_json_file(self.path, plain(self.tree))
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
@@ -93,6 +95,7 @@ def collect_facts(trainer: Any) -> dict[str, Any]:
         "config": plain(cfg),
         "versions": versions(),
         "device": str(trainer.device),
+        "processes": distributed.world_size(),
         "parameters": count_parameters(trainer),
         "class_names": getattr(data, "classnames", None),
         "data": {

@@ -3,18 +3,19 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
 
-from dassl.data import damaged_images, loader_state, start_epoch
+from dassl import distributed
+from dassl.data import damaged_images, loader_state, share_damage, start_epoch
 from dassl.utils.files import remove_leftovers, write_torch
 from dassl.utils.torchtools import BEST_MODEL, load_checkpoint
 
-from . import record, resume
+from . import agreement, record, resume
 from .base import TrainerBase
 from .progress import Progress
 from .signals import StopSignals
@@ -53,7 +54,7 @@ class RecordedTrainer(TrainerBase):
         try:
             yield
         except RuntimeError as error:
-            if self._stop.requested and "DataLoader worker" in str(error):
+            if self._stop.requested and "DataLoader worker" in str(error) and distributed.world_size() == 1:
                 self._leave()  # the signal went to the workers, too, and one died within a step
             raise
         finally:
@@ -72,7 +73,8 @@ class RecordedTrainer(TrainerBase):
             return False
         path = Path(self.output_dir) / record.FILE
         resume.refuse_other_config(earlier.get("config") or {}, self.cfg, path)
-        (path.parent / resume.FILE).unlink(missing_ok=True)
+        if distributed.is_main():
+            (path.parent / resume.FILE).unlink(missing_ok=True)
         metrics = (earlier.get("final") or {}).get("metrics") or {}
         result = "".join(f", {name} {value:.2f}%" for name, value in list(metrics.items())[:1] if value is not None)
         print(f"The run in {self.output_dir} is finished{result}; delete the folder to train again")
@@ -93,8 +95,10 @@ class RecordedTrainer(TrainerBase):
         self._mode = "train"
         self._record = record.open_record(self.output_dir, "train", record.collect_facts(self))
         self.start_epoch = self.resume_model_if_exist(self._resume_folder())
+        agreement.refuse_other_start(self)
         self._record.write()
-        remove_leftovers(self.output_dir)
+        if distributed.is_main():
+            remove_leftovers(self.output_dir)
         self._saved_at = time.monotonic()
 
     def _resume_folder(self) -> str:
@@ -159,7 +163,8 @@ class RecordedTrainer(TrainerBase):
             print(f"{total} damaged images were replaced by others of their class in training{remedy}")
         self._record.tree.update(final=final, finished=True)
         self._record.write()
-        (Path(self.output_dir) / resume.FILE).unlink(missing_ok=True)
+        if distributed.is_main():
+            (Path(self.output_dir) / resume.FILE).unlink(missing_ok=True)
 
     # ---- an epoch -----------------------------------------------------------------------------------------------
 
@@ -205,11 +210,11 @@ class RecordedTrainer(TrainerBase):
             except StopIteration:
                 break
             except RuntimeError:
-                if self._stop.requested:  # a worker process was stopped by the same signal
+                if self._stop.requested and distributed.world_size() == 1:  # a worker was stopped by the same signal
                     self._save_and_leave(self.batch_idx, resume.rng_state())
                 raise
             self._step_times = (begin, time.perf_counter())
-            self._step_images = count_images(batches[0])
+            self._step_images = agreement.begin_step(loaders, batches)
             if self._progress.lr is None:
                 self._progress.lr = self.get_current_lr()
             yield tuple(batches)
@@ -241,12 +246,14 @@ class RecordedTrainer(TrainerBase):
         begin, loaded = self._step_times
         seconds = time.perf_counter() - begin
         lr = self.get_current_lr()
+        losses = agreement.over_all_images(losses)
         self._progress.add(self.batch_idx, losses, lr, loaded - begin, seconds, self._step_images)
         done = self.batch_idx + 1
-        if self._stop.requested:
-            self._save_and_leave(done, resume.rng_state())
         every = self.cfg.TRAIN.CHECKPOINT_SECONDS
-        if every > 0 and time.monotonic() - self._saved_at >= every:
+        stop, save = self._stop.agree_in_step(every > 0 and time.monotonic() - self._saved_at >= every)
+        if stop:
+            self._save_and_leave(done, resume.rng_state())
+        if save:
             self._save_point(self.epoch, done, self._rng_epoch, resume.rng_state())
 
     def _close_epoch(self) -> None:
@@ -254,6 +261,9 @@ class RecordedTrainer(TrainerBase):
         assert self._record is not None
         progress, self._progress, self._rng_steps, self._rng_epoch = self._progress, None, None, {}
         self._point = None  # a loop of the trainer's own has not taken it up
+        agreement.refuse_divergence(self, f"after epoch {self.epoch + 1}")
+        for loader in self._loaders():
+            share_damage(loader)
         row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": None, "train": None, "val": None}
         row |= {"seconds": None, "images_per_second": None}
         row["replaced_images"] = sum(damaged_images(loader)[0] for loader in self._loaders())
@@ -267,7 +277,7 @@ class RecordedTrainer(TrainerBase):
         rng = resume.rng_state()
         self._save_point(self.epoch + 1, 0, rng, rng)
         self._record.write()
-        if self._stop.requested and self.epoch + 1 < self.max_epoch:
+        if self._stop.agree(self._stop.requested) and self.epoch + 1 < self.max_epoch:
             self._leave(f"after epoch {self.epoch + 1}")
 
     # ---- saving and stopping ------------------------------------------------------------------------------------
@@ -275,21 +285,36 @@ class RecordedTrainer(TrainerBase):
     def _save_point(self, epoch: int, batch: int, rng_epoch: dict[str, Any], rng: dict[str, Any]) -> None:
         if self._progress is not None:
             self._progress.flush()  # a loss that is not finite must not be followed by a save
-        state = resume.capture(self, epoch, batch, rng_epoch, rng)
-        write_torch(Path(self.output_dir) / resume.FILE, state)
+        for loader in self._loaders():
+            share_damage(loader)
+        if distributed.is_main():
+            write_torch(Path(self.output_dir) / resume.FILE, resume.capture(self, epoch, batch, rng_epoch, rng))
+        distributed.barrier()  # who leaves now makes torchrun end the others
         self._saved_at = time.monotonic()
 
     def _save_and_leave(self, batch: int, rng: dict[str, Any]) -> NoReturn:
         self._save_point(self.epoch, batch, self._rng_epoch, rng)
         self._leave(f"after epoch {self.epoch + 1}, batch {batch} of {self.num_batches}")
 
-    def _stop_in_test(self) -> None:
-        """Answer a signal between two batches of a test; a validation is repeated when the run goes on."""
-        if not self._stop.requested:
+    def until_stopped(self, batches: Iterable[Any], where: str = "in the test") -> Iterator[Any]:
+        """Batches of a pass without steps; a signal ends it between two of them, in all processes.
+
+        A validation is repeated when the run goes on.
+
+        Raises:
+            SystemExit: SIGTERM (143) or SIGINT (130) came.
+        """
+        stopped = False
+        for batch in batches:
+            stopped = self._stop.requested
+            if stopped:
+                break
+            yield batch
+        if not self._stop.agree(stopped):
             return
         if self._rng_steps is not None:
             self._save_and_leave(self.num_batches, self._rng_steps)
-        self._leave("in the test")
+        self._leave(where)
 
     def _leave(self, where: str = "") -> NoReturn:
         assert self._stop.received is not None
@@ -324,12 +349,3 @@ class _Source:
                 raise
             self._batches = iter(self.loader)
             return next(self._batches)
-
-
-def count_images(batch: Any) -> int:
-    """Images in a batch: length of its labels or pictures, whatever the loader packs them into."""
-    if isinstance(batch, dict):
-        batch = [value for key, value in batch.items() if key in ("label", "img")] or list(batch.values())
-    if isinstance(batch, (list, tuple)) and batch:
-        batch = batch[0]
-    return len(batch) if hasattr(batch, "__len__") else 0

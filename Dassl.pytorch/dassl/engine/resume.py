@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dassl import distributed
 from dassl.data import loader_state, restore_loader
 from dassl.optim.lr_scheduler import load_scheduler_state, scheduler_state
 from dassl.utils.torchtools import load_checkpoint, load_exactly
@@ -39,7 +40,10 @@ FREE_KEYS = {
 
 
 def rng_state() -> dict[str, Any]:
-    """States of Python's, NumPy's and torch's global generators, CUDA's included where it is in use."""
+    """States of Python's, NumPy's and torch's global generators, CUDA's included where it is in use.
+
+    The generators of several processes are alike, so that those of the first one stand for all.
+    """
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     words = torch.from_numpy(np.asarray(keys).astype(np.int64))
     state = {
@@ -48,18 +52,26 @@ def rng_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        several = distributed.world_size() > 1
+        state["cuda"] = [torch.cuda.get_rng_state()] if several else torch.cuda.get_rng_state_all()
     return state
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Set the generators to what `rng_state` returned; CUDA's only if there are as many devices as then."""
+    """Set the generators to what `rng_state` returned; CUDA's only if there are as many devices as then.
+
+    Where one of several processes has saved it, or takes it, the first device's state is set on the current one.
+    """
     kind, keys, position, has_gauss, gauss = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"].cpu())
     cuda = state.get("cuda", [])
-    if cuda and torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
+    if not cuda or not torch.cuda.is_available():
+        return
+    if distributed.world_size() > 1 or len(cuda) == 1:
+        torch.cuda.set_rng_state(cuda[0].cpu())
+    elif len(cuda) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([device.cpu() for device in cuda])
 
 

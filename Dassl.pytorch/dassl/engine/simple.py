@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from dassl import distributed
 from dassl.data import DataManager
 from dassl.evaluation import Classification, build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -16,8 +17,9 @@ from dassl.utils import count_num_param, load_checkpoint, load_pretrained_weight
 from dassl.utils.torchtools import model_file
 
 from . import record
+from .agreement import count_images
 from .device import select_device
-from .recorded import RecordedTrainer, count_images
+from .recorded import RecordedTrainer
 from .simple_net import SimpleNet
 
 # TEST.FINAL_MODEL -> the split on which an epoch is chosen
@@ -40,9 +42,14 @@ class SimpleTrainer(RecordedTrainer):
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
         self.cfg = cfg
-        self.build_data_loader()
-        self.build_model()
+        with distributed.in_turn():  # data and weights may be fetched or made on first use
+            self.build_data_loader()
+            self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        if distributed.world_size() > 1 and not getattr(self.evaluator, "gathers", False):
+            raise ValueError(
+                f"TEST.EVALUATOR {cfg.TEST.EVALUATOR} does not gather what several processes were given; test with one."
+            )
         self.best_result = float("-inf")
 
     select_device = staticmethod(select_device)
@@ -75,7 +82,7 @@ class SimpleTrainer(RecordedTrainer):
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model("model", self.model, self.optim, self.sched)
         devices = torch.cuda.device_count() if self.device.type == "cuda" else 0
-        if devices > 1:
+        if devices > 1 and distributed.world_size() == 1:
             print(f"Detected {devices} GPUs (use nn.DataParallel)")
             self.model = nn.DataParallel(self.model)
 
@@ -160,12 +167,12 @@ class SimpleTrainer(RecordedTrainer):
             split, loader = "test", self.test_loader
         print(f"Evaluate on the *{split}* set")
         begin, images = time.perf_counter(), 0
-        for batch in tqdm(loader, disable=None):  # a bar only where stderr is a terminal
-            self._stop_in_test()
+        for batch in self.until_stopped(tqdm(loader, disable=None)):  # a bar only where stderr is a terminal
             images += count_images(batch)
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
         results = self.evaluator.evaluate()
+        images = sum(distributed.gather_plain(images))
         speed = images / (time.perf_counter() - begin)  # after `evaluate`, which waits for the device
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)

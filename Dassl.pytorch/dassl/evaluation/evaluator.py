@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from dassl import distributed
 from dassl.utils.files import write_torch
 
 from .build import EVALUATOR_REGISTRY
@@ -17,7 +18,13 @@ __all__ = ["Classification", "EvaluatorBase"]
 
 
 class EvaluatorBase:
-    """`reset()`, then `process(output, label)` for each batch, then `evaluate()`."""
+    """`reset()`, then `process(output, label)` for each batch, then `evaluate()`.
+
+    Of several processes each is given its share of the batches. `gathers` says that `evaluate`, which all of them call,
+    puts the shares together and gives every process the results of the whole set.
+    """
+
+    gathers = False
 
     def __init__(self, cfg: CfgNode):
         self.cfg = cfg
@@ -46,6 +53,8 @@ class Classification(EvaluatorBase):
     Raises:
         ValueError: TEST.PER_CLASS_RESULT without `lab2cname`.
     """
+
+    gathers = True
 
     def __init__(self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, **kwargs: Any):
         super().__init__(cfg)
@@ -83,11 +92,11 @@ class Classification(EvaluatorBase):
         Raises:
             ValueError: nothing was processed.
         """
-        total = sum(len(batch) for batch in self._y_true)
+        total = sum(distributed.gather_plain(sum(len(batch) for batch in self._y_true)))
         if total == 0:
             raise ValueError("There is nothing to evaluate: no sample was processed; check the split under test.")
-        true = torch.cat(self._y_true).cpu().numpy()
-        pred = torch.cat(self._y_pred).cpu().numpy()
+        true = distributed.gather_rows(self._y_true).cpu().numpy()
+        pred = distributed.gather_rows(self._y_pred).cpu().numpy()
         correct = int((true == pred).sum())
         accuracy = 100.0 * correct / total
         classes, n_true, n_hit, n_pred = _counts(true, pred)
@@ -125,7 +134,8 @@ class Classification(EvaluatorBase):
         cells = np.bincount(codes[: len(true)] * n + codes[len(true) :], minlength=n * n).reshape(n, n)
         cmat = cells / cells.sum(axis=1, keepdims=True).clip(min=1)
         path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
-        write_torch(path, torch.from_numpy(cmat))
+        if distributed.is_main():
+            write_torch(path, torch.from_numpy(cmat))
         print(f"Confusion matrix saved to {path}")
 
 

@@ -33,7 +33,7 @@ def on_device(monkeypatch):
             return super().tolist()
 
     monkeypatch.setattr(
-        progress, "_numbers", lambda terms: (list(terms), torch.tensor(list(terms.values())).as_subclass(Unread))
+        progress, "numbers", lambda terms: (list(terms), torch.tensor(list(terms.values())).as_subclass(Unread))
     )
     return reads
 

@@ -12,8 +12,8 @@ from dassl.engine import record
 
 KEYS = [  # all that metrics.json holds, in order
     *("schema", "finished", "mode", "trainer", "dataset", "classes", "num_shots", "seed", "backbone", "config"),
-    *("versions", "device", "parameters", "class_names", "data", "epochs", "final", "started", "wall_seconds"),
-    "resumed",
+    *("versions", "device", "processes", "parameters", "class_names", "data", "epochs", "final", "started"),
+    *("wall_seconds", "resumed"),
 ]
 
 
@@ -23,7 +23,7 @@ def test_a_run_records_all_keys(make, record_of, killed):
     assert list(tree) == KEYS
     assert (tree["schema"], tree["finished"], tree["mode"], tree["final"]) == (1, False, "train", None)
     assert (tree["trainer"], tree["dataset"], tree["seed"], tree["backbone"]) == ("LinearX", "NoisePictures", 3, None)
-    assert tree["device"] == "cpu"
+    assert (tree["device"], tree["processes"]) == ("cpu", 1)
     assert tree["parameters"] == {"trainable_tensors": 2, "trainable_scalars": 579, "total_scalars": 579}
     assert tree["class_names"] == ["class 0", "class 1", "class 2"]
     sizes = {"train_x": 15, "train_u": 12, "val": 6, "test": 9}

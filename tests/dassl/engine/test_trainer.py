@@ -234,7 +234,7 @@ def test_a_reported_term_that_is_not_finite_stops_the_run(make):
 def test_a_loss_that_is_read_late_is_read_before_anything_is_saved(make, monkeypatch, tmp_path):
     """As on a GPU, where values stay on the device until the next line."""
     late = lambda terms: (list(terms), torch.tensor([float(torch.as_tensor(v).detach()) for v in terms.values()]))  # noqa: E731
-    monkeypatch.setattr(progress, "_numbers", late)
+    monkeypatch.setattr(progress, "numbers", late)
     trainer = make(TRAIN__CHECKPOINT_SECONDS=1e-9, TRAIN__PRINT_FREQ=3)
     step = trainer.forward_backward
 
