@@ -149,9 +149,8 @@ class MethodTrainer(TrainerX):
         super().before_train()
         if not (self.start_epoch or self._point or self.cfg.MODEL.INIT_WEIGHTS):
             self.method.before_training(lambda: (images for images, _ in self.plain_images("start", "first look")))
-            with torch.no_grad():
-                for parameter in self.method.trainables().values():  # each process looked at its own part
-                    parameter.copy_(distributed.from_main(parameter))
+            for parameter in self.method.trainables().values():  # each process looked at its own part of the images
+                distributed.from_main(parameter)
 
     @property
     def train_images(self) -> Sequence[Datum]:

@@ -60,7 +60,9 @@ def fill_bank(trainer: Spotlighter) -> None:
             f"'{method.space.names[poorest]}' give only {available[poorest]} tokens; choose a smaller number."
         )
     init = cfg.TRAINER.SPOTLIGHTER.BANK_INIT
-    bank = initial_prototypes(rows, members, (C, K, w), k, init, seed) if distributed.is_main() else torch.empty(C, K, w)
+    bank = (
+        initial_prototypes(rows, members, (C, K, w), k, init, seed) if distributed.is_main() else torch.empty(C, K, w)
+    )
     head.memory.fill(distributed.from_main(bank))
 
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.layers import take_rows
+from dassl import distributed
 from trainers.batch_norm import BatchNorm
 from trainers.local_cache import moved_slots, read_slots
 from trainers.spotlighter.activation import cosines
