@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.torchtools import load_checkpoint, load_exactly
 from datasets.templates import template_of
+from trainers.cached_images import CachedTower
+from trainers.feature_cache import FeatureCache, check_cache_keys
 from trainers.method import Method
 
 Options = TypeVar("Options")
@@ -80,6 +83,7 @@ class MethodTrainer(TrainerX):
         raise NotImplementedError
 
     def check_cfg(self, cfg: CN) -> None:
+        check_cache_keys(cfg)
         node = cfg.TRAINER[self.node]
         Precision(node.PREC, self.select_device(cfg))
         if node.TEXT_CHUNK < 0:
@@ -106,6 +110,9 @@ class MethodTrainer(TrainerX):
                 f"{cfg.TRAINER.NAME} learns from {source} here, but DATASET.NUM_UNLABELLED is "
                 f"{cfg.DATASET.NUM_UNLABELLED}; set it to {remedy}."
             )
+        self.feature_cache = self.build_cache()
+        self.train_loader_x = self.cached(self.train_loader_x)
+        self.val_loader, self.test_loader = self.cached(self.val_loader), self.cached(self.test_loader)
         if cfg.MODEL.INIT_WEIGHTS:
             path = Path(cfg.MODEL.INIT_WEIGHTS)
             load_exactly(self.method, self._weights_of(load_checkpoint(path), path), path)
@@ -116,6 +123,28 @@ class MethodTrainer(TrainerX):
         scalars = sum(p.numel() for p in trainables)
         print(f"Trainable: {len(trainables)} tensors, {scalars:,} scalars")
         self.scaler = self.precision.scaler
+
+    def build_cache(self) -> FeatureCache | None:
+        """The cache of image features that DATALOADER.CACHE names, with the backbone's image tower reading it.
+
+        Raises:
+            ValueError: the method changes the image encoder.
+        """
+        if not self.cfg.DATALOADER.CACHE:
+            return None
+        if self.method.image_trains:
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME} changes the image encoder here, so its features can't be cached; leave "
+                "DATALOADER.CACHE empty."
+            )
+        stop = partial(self.answer_stop, "while image features were computed")
+        cache = FeatureCache(self.cfg, self.backbone, self.precision, self.device, stop)
+        self.backbone.vision = CachedTower(self.backbone.vision.visual)
+        return cache
+
+    def cached(self, loader: Any) -> Any:
+        """The loader, or one that takes features from the cache where there is one; None stays None."""
+        return loader if self.feature_cache is None or loader is None else self.feature_cache.loader(loader)
 
     def build_optim(self) -> tuple[Optimizer | None, LRScheduler | None]:
         """What trains the tensors, step by step; None and None where the trainer does it otherwise."""
@@ -175,14 +204,16 @@ class MethodTrainer(TrainerX):
         Raises:
             SystemExit: SIGTERM or SIGINT came.
         """
-        loader = build_data_loader(
-            self.cfg,
-            data_source=self.train_images if source is None else source,
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=build_transform(self.cfg, is_train=False),
-            is_train=False,
-            stream=stream,
-            replace=True,
+        loader = self.cached(
+            build_data_loader(
+                self.cfg,
+                data_source=self.train_images if source is None else source,
+                batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+                tfm=build_transform(self.cfg, is_train=False),
+                is_train=False,
+                stream=stream,
+                replace=True,
+            )
         )
         loader.damaged = self.train_loader_x.damaged  # so that training does not name an image once more
         self.set_model_mode("eval")

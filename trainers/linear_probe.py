@@ -219,16 +219,12 @@ class LinearProbe(MethodTrainer):
 
     def fit(self, train: Labelled, c: float) -> LinearHead:
         """The head solved on some images, by the solver that the configuration names."""
-        self._answer_stop()
+        self.answer_stop("before the head was solved")
         node = self.cfg.TRAINER.LINEARPROBE
         solver = node.SOLVER
         if solver == "auto":
             solver = "torch" if self.device.type == "cuda" else "sklearn"
         return fit(*train, len(self.method.space), c, solver, node.MAX_ITER)
-
-    def _answer_stop(self) -> None:
-        if self._stop.requested:
-            self._leave("before the head was solved")
 
     def epoch_facts(self) -> dict[str, Any]:
         return {"probe": self._found}

@@ -212,14 +212,8 @@ class DatasetWrapper(Dataset):
         return len(self.data_source)
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
-        item = self.data_source[idx]
-        output: dict[str, Any] = {
-            "label": item.label,
-            "domain": item.domain,
-            "impath": item.impath,
-            "index": idx,
-        }
-        img0 = read_image(item.impath)
+        output = self.facts(idx)
+        img0 = read_image(output["impath"])
         if self.transform is None:
             output["img"] = img0
         elif isinstance(self.transform, list | tuple):
@@ -230,6 +224,16 @@ class DatasetWrapper(Dataset):
         if self.return_img0:
             output["img0"] = self.to_tensor(img0)
         return output
+
+    @property
+    def more_than_img(self) -> bool:
+        """Whether an item holds other pictures than one `img`."""
+        return self.return_img0 or self.k_tfm > 1 or isinstance(self.transform, list | tuple)
+
+    def facts(self, idx: int) -> dict[str, Any]:
+        """What is known of an item without opening its image."""
+        item = self.data_source[idx]
+        return {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
 
     def replacements(self, idx: int, generator: torch.Generator) -> tuple[str, list[int]]:
         """What may stand in for an item that cannot be read.

@@ -13,9 +13,11 @@ afterwards, so loading leaves no trace in the main process.
 
 Nor does the number of processes: each of them takes its share of every batch in training (the batch size is that of all
 processes together), and whole batches, in blocks, in evaluation.
+
+`seeded_batches` is one pass over samples whose order and seeds the caller chooses.
 """
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ __all__ = [
     "images_of_step",
     "loader_state",
     "restore_loader",
+    "seeded_batches",
     "share_damage",
     "start_epoch",
 ]
@@ -92,6 +95,8 @@ class EpochLoader(DataLoader):
         self.seed = seed
         self.stream = stream
         self.varies = varies
+        self.divides = divides
+        self.order_generator = generator
         self._order = _Order(sampler, generator, batch_size, drop_last, divides)
         # The user sees a loader over `dataset`; this one feeds (index, seed) pairs to it.
         self._inner = DataLoader(
@@ -211,6 +216,35 @@ def restore_loader(loader: Any, state: dict[str, Any], skip_batches: int | None 
 def images_of_step(loader: Any) -> int | None:
     """Images of the last batch in all processes; None for loaders of another make, which are not divided."""
     return loader.images if isinstance(loader, EpochLoader) else None
+
+
+def seeded_batches(
+    dataset: Dataset, samples: Sequence[tuple[int, int]], batch_size: int, num_workers: int = 0
+) -> Iterator[Any]:
+    """Batches of samples in the given order, each made under its own seed.
+
+    Args:
+        dataset: as in `EpochLoader`.
+        samples: index and seed of each.
+        batch_size: images; the last batch may be smaller.
+        num_workers: loading processes.
+
+    Raises:
+        FileNotFoundError, ImageReadError: an image is missing or can't be read.
+    """
+    loader: DataLoader = DataLoader(
+        SeededDataset(dataset),
+        batch_size,
+        sampler=samples,  # type: ignore[arg-type]  # any iterable of what the data set takes
+        collate_fn=collate,
+        num_workers=min(num_workers, -(-len(samples) // batch_size)),
+        worker_init_fn=survive_signals,
+        generator=torch.Generator(),  # as in EpochLoader
+    )
+    for loaded in loader:
+        if isinstance(loaded, Failure):
+            raise loaded.kind(loaded.message)
+        yield loaded.batch
 
 
 def share_damage(loader: Any) -> None:

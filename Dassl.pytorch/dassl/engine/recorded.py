@@ -310,8 +310,21 @@ class RecordedTrainer(TrainerBase):
             if stopped:
                 break
             yield batch
-        if not self._stop.agree(stopped):
-            return
+        if self._stop.agree(stopped):
+            self._leave_pass(where)
+
+    def answer_stop(self, where: str) -> None:
+        """Leave if a signal has come: to be called now and then in a long task that no loop of the engine is around.
+
+        Several processes, which must leave together, do not leave here.
+
+        Raises:
+            SystemExit: as `until_stopped`.
+        """
+        if self._stop.requested and distributed.world_size() == 1:
+            self._leave_pass(where)
+
+    def _leave_pass(self, where: str) -> NoReturn:
         if self._rng_steps is not None:
             self._save_and_leave(self.num_batches, self._rng_steps)
         self._leave(where)

@@ -38,7 +38,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise RuntimeError(
             f"Cannot write {path} ({error.strerror or error}); an earlier file of that name is untouched; "
@@ -46,7 +46,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the file system can (some network file systems refuse)."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -62,7 +62,15 @@ INTERPOLATION_MODES = {
 }
 
 
-class Random2DTranslation:
+class _Described:
+    """A transform whose `repr` tells all its options, as those of torchvision do."""
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+class Random2DTranslation(_Described):
     """With probability `p`, resize to 9/8 of the size and crop it at a random place; else resize to the size.
 
     Args:
@@ -102,7 +110,7 @@ class ToTensor(nn.Module):
         return pil_to_tensor(img).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-class InstanceNormalization:
+class InstanceNormalization(_Described):
     """Give each channel of an image mean 0 and standard deviation 1."""
 
     def __init__(self, eps: float = 1e-8):
@@ -114,7 +122,7 @@ class InstanceNormalization:
         return (img - mean) / (std + self.eps)
 
 
-class Cutout:
+class Cutout(_Described):
     """Set squares at random places to 0 (DeVries and Taylor, 2017); they may reach over the border.
 
     Args:
@@ -136,7 +144,7 @@ class Cutout:
         return img
 
 
-class GaussianNoise:
+class GaussianNoise(_Described):
     """With probability `p`, add normal noise."""
 
     def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5):
