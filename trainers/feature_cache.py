@@ -27,6 +27,7 @@ from dassl.data import DatasetWrapper
 from dassl.data.digests import file_digests
 from dassl.data.loader import EpochLoader, seeded_batches
 from dassl.data.samples import digest
+from dassl.data.transforms import describe
 from dassl.engine.precision import Precision
 from trainers.cached_images import DTYPES, Asked, CachedImages, from_columns, storable, to_columns
 from trainers.feature_store import GIB, FeatureWriter, StoredFeatures, open_store, store_lock
@@ -81,7 +82,8 @@ class FeatureCache:
         self.batch_size, self.num_workers = node.TEST.BATCH_SIZE, node.NUM_WORKERS
         self.dataset = cfg.DATASET.NAME
         self.backbone, self.precision, self.device, self.stop = backbone, precision, device, stop
-        self.tower = VisionTower(backbone.vision.visual)
+        self.visual = backbone.vision.visual
+        self.tower = VisionTower(self.visual)
         self._versions = self._weight_versions()
 
     def loader(self, loader: EpochLoader) -> EpochLoader:
@@ -98,18 +100,19 @@ class FeatureCache:
                 "DATALOADER.CACHE takes one transformed picture an image; leave INPUT.NO_TRANSFORM, K_TRANSFORMS, "
                 "RETURN_IMG0 and the data set's wrapper as they are, or CACHE empty."
             )
-        if " at 0x" in repr(dataset.transform):
+        try:
+            described = describe(dataset.transform)
+        except ValueError as error:
             raise ValueError(
-                f"DATALOADER.CACHE can't tell this transform from others, give its steps a __repr__ with all their "
-                f"options: {' '.join(repr(dataset.transform).split())}."
-            )
-        return CachedLoader(loader, CachedPart(self, dataset, self.views if loader.varies else 0))
+                f"DATALOADER.CACHE can't tell the transform from others: {error}; leave CACHE empty."
+            ) from error
+        return CachedLoader(loader, CachedPart(self, dataset, described, self.views if loader.varies else 0))
 
     @cached_property
     def weights(self) -> str:
         """Digest of every weight of the image encoder as it is loaded; `Backbone.fingerprint` is that of some."""
         total = hashlib.sha256()
-        for name, tensor in sorted(self.tower.visual.state_dict().items()):
+        for name, tensor in sorted(self.visual.state_dict().items()):
             total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             total.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
         return total.hexdigest()[:32]
@@ -127,7 +130,7 @@ class FeatureCache:
             )
 
     def _weight_versions(self) -> list[tuple[int, int]]:
-        return [(id(p), p._version) for p in self.tower.visual.parameters()]
+        return [(id(p), p._version) for p in self.visual.parameters()]
 
 
 class CachedPart:
@@ -136,11 +139,12 @@ class CachedPart:
     Args:
         cache: of the run.
         dataset: its images and its transform.
+        described: what the transform does.
         n_views: of an augmented image; 0: not augmented.
     """
 
-    def __init__(self, cache: FeatureCache, dataset: DatasetWrapper, n_views: int):
-        self.cache, self.dataset, self.n_views = cache, dataset, n_views
+    def __init__(self, cache: FeatureCache, dataset: DatasetWrapper, described: str, n_views: int):
+        self.cache, self.dataset, self.described, self.n_views = cache, dataset, described, n_views
         self._stores: dict[Asked, StoredFeatures] = {}
 
     @cached_property
@@ -169,7 +173,7 @@ class CachedPart:
             "format": FORMAT,
             "images": hashlib.sha256("\n".join(self.digests).encode()).hexdigest(),
             "views": self.n_views,
-            "transform": repr(self.dataset.transform),
+            "transform": self.described,
             "weights": cache.weights,
             "precision": cache.precision.name,
             "want": sorted(asked[0]),

@@ -6,6 +6,7 @@ import torch
 import train
 from clip.backbone import Backbone
 from clip.model import CLIP, CLIPSpec
+from clip.vision import VisionTower
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from tests.trainers.every import OPTIONS, TEACHER
@@ -62,3 +63,27 @@ def method_of():
         return trainer.make_method(cfg, backbone, space)
 
     return build
+
+
+@pytest.fixture
+def cache_folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make_cached(make_any, cache_folder):
+    """A trainer with a cache: make_cached(name, KEY, value, …)."""
+    return lambda name, *opts, **kwargs: make_any(name, "DATALOADER.CACHE", cache_folder, *opts, **kwargs)
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Numbers of pictures that went through the image tower, call by call."""
+    calls, run = [], VisionTower.__call__
+
+    def noting(tower, images, *args, **kwargs):
+        calls.append(len(images))
+        return run(tower, images, *args, **kwargs)
+
+    monkeypatch.setattr(VisionTower, "__call__", noting)
+    return calls

@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampl
 
 from dassl.data import DatasetWrapper, loader_state, restore_loader, start_epoch
 from dassl.data.data_manager import build_data_loader
-from dassl.data.loader import EpochLoader
+from dassl.data.datasets import Datum
+from dassl.data.loader import EpochLoader, seeded_batches
 from dassl.data.transforms import build_transform
+from dassl.utils import ImageReadError
 
 AUGMENT = ("random_resized_crop", "random_flip", "randaugment", "cutout", "normalize", "gaussian_noise")
 
@@ -373,3 +375,31 @@ def test_bad_batch_sizes(cfg, items, make_data):
         build_data_loader(cfg, "RandomSampler", [], 4)
     with pytest.raises(ValueError, match="RandomClassSampler makes no batch of 7 from 11 images; choose"):
         build_data_loader(cfg, "RandomClassSampler", items, 7, n_ins=3)
+
+
+# ---- a pass of chosen samples
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_chosen_samples_come_in_their_order_under_their_seeds(cfg, items, workers):
+    transform = build_transform(cfg, choices=AUGMENT)
+    samples = [(3, 11), (0, 12), (3, 11), (3, 13), (10, 14)]
+    before = _global_state()
+    batches = list(seeded_batches(DatasetWrapper(cfg, items, transform), samples, 2, workers))
+    assert _global_state() == before
+    assert [batch["index"].tolist() for batch in batches] == [[3, 0], [3, 3], [10]]
+    images = torch.cat([batch["img"] for batch in batches])
+    assert torch.equal(images[0], images[2])
+    assert not torch.equal(images[0], images[3])
+    for (index, seed), image in zip(samples, images, strict=True):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        assert torch.equal(image, transform(Image.open(items[index].impath).convert("RGB")))
+
+
+def test_an_unreadable_image_among_chosen_samples_is_a_sentence(cfg, items, tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    items[1] = Datum(str(tmp_path / "torn.png"), 0)
+    with pytest.raises(ImageReadError, match=r"torn\.png"):
+        list(seeded_batches(DatasetWrapper(cfg, items, build_transform(cfg)), [(0, 1), (1, 1)], 2))

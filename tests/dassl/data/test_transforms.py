@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T  # the classic transforms: the oracle of this file
 
-from dassl.data.transforms import INTERPOLATION_MODES, ToTensor, build_transform
+from dassl.data.transforms import INTERPOLATION_MODES, ToTensor, build_transform, describe
 from dassl.data.transforms import transforms as ours
 from dassl.data.transforms.autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
 from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
@@ -304,6 +304,49 @@ def test_config_values_arrive(cfg):
     assert jitter.contrast == (0.8, 1.2)
     assert jitter.saturation == (0.7, 1.3)
     assert jitter.hue == (-0.4, 0.4)
+
+
+OTHER_INPUT = {
+    **{"SIZE": (8, 9), "INTERPOLATION": "nearest", "PIXEL_MEAN": [0.1, 0.2, 0.3], "PIXEL_STD": [0.4, 0.5, 0.6]},
+    **{"CROP_PADDING": 3, "RRCROP_SCALE": (0.2, 0.9), "CUTOUT_N": 2, "CUTOUT_LEN": 5, "GN_MEAN": 0.5, "GN_STD": 0.25},
+    **{"RANDAUGMENT_N": 3, "RANDAUGMENT_M": 7, "COLORJITTER_B": 0.1, "COLORJITTER_C": 0.2, "COLORJITTER_S": 0.3},
+    **{"COLORJITTER_H": 0.2, "RGS_P": 0.6, "GB_P": 0.7, "GB_K": 9},
+}
+
+
+def test_the_description_of_a_transform_tells_every_option(cfg):
+    """Caches of features are told apart by it."""
+
+    def described():
+        return describe(build_transform(cfg, choices=ours.AVAI_CHOICES))
+
+    assert set(OTHER_INPUT) == set(cfg.INPUT) - {"TRANSFORMS", "NO_TRANSFORM", "ON_ERROR"}
+    seen = {described(), described()}
+    for key, value in OTHER_INPUT.items():
+        before, cfg.INPUT[key] = cfg.INPUT[key], value
+        seen.add(described())
+        cfg.INPUT[key] = before
+    assert len(seen) == 1 + len(OTHER_INPUT)
+    assert not any(" at 0x" in text for text in seen)
+
+
+@pytest.mark.parametrize("choice", sorted({*ours.AVAI_CHOICES} - {"center_crop"}))
+def test_the_description_of_a_transform_tells_every_step(cfg, choice):
+    assert describe(build_transform(cfg, choices=[choice])) != describe(build_transform(cfg, choices=[]))
+
+
+def test_the_description_of_a_step_of_ones_own():
+    class Own:
+        def __init__(self, table):
+            self.options = {"table": table, 3: (1, [2.5])}
+
+    assert describe(Own(torch.tensor([1, 2]))) == "Own(options={'table': [1, 2], 3: [1, [2.5]]})"
+
+
+@pytest.mark.parametrize("secret", [lambda image: image, [len, lambda image: image], object(), torch.Generator()])
+def test_a_step_that_tells_nothing_has_no_description(secret):
+    with pytest.raises(ValueError, match=r"<.* at 0x.*> does not tell what it does"):
+        describe(secret)
 
 
 def test_no_transform(cfg, capsys):

@@ -40,9 +40,6 @@ class RandAugmentFixMatch(nn.Module):
         self.n = n
         self._at = [T.RandAugment(1, magnitude=m, num_magnitude_bins=_BINS) for m in range(_BINS)]
 
-    def extra_repr(self) -> str:
-        return f"n={self.n}, keep={self.keep}"
-
     def forward(self, img):
         """PIL image or uint8 tensor [3, H, W] → the same kind and size."""
         for _ in range(self.n):

@@ -62,15 +62,7 @@ INTERPOLATION_MODES = {
 }
 
 
-class _Described:
-    """A transform whose `repr` tells all its options, as those of torchvision do."""
-
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({options})"
-
-
-class Random2DTranslation(_Described):
+class Random2DTranslation:
     """With probability `p`, resize to 9/8 of the size and crop it at a random place; else resize to the size.
 
     Args:
@@ -110,7 +102,7 @@ class ToTensor(nn.Module):
         return pil_to_tensor(img).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-class InstanceNormalization(_Described):
+class InstanceNormalization:
     """Give each channel of an image mean 0 and standard deviation 1."""
 
     def __init__(self, eps: float = 1e-8):
@@ -122,7 +114,7 @@ class InstanceNormalization(_Described):
         return (img - mean) / (std + self.eps)
 
 
-class Cutout(_Described):
+class Cutout:
     """Set squares at random places to 0 (DeVries and Taylor, 2017); they may reach over the border.
 
     Args:
@@ -144,7 +136,7 @@ class Cutout(_Described):
         return img
 
 
-class GaussianNoise(_Described):
+class GaussianNoise:
     """With probability `p`, add normal noise."""
 
     def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5):
