@@ -95,7 +95,7 @@ class FeatureCache:
         if loader.varies and not self.views:
             return loader
         dataset = loader.dataset
-        if not isinstance(dataset, DatasetWrapper) or not callable(dataset.transform) or dataset.more_than_img:
+        if type(dataset) is not DatasetWrapper or not callable(dataset.transform) or dataset.more_than_img:
             raise ValueError(
                 "DATALOADER.CACHE takes one transformed picture an image; leave INPUT.NO_TRANSFORM, K_TRANSFORMS, "
                 "RETURN_IMG0 and the data set's wrapper as they are, or CACHE empty."
@@ -149,7 +149,10 @@ class CachedPart:
 
     @cached_property
     def digests(self) -> list[str]:
-        """Of the images' files."""
+        """Of the images' files when the run first asked for features."""
+        return self._digests_now()
+
+    def _digests_now(self) -> list[str]:
         return file_digests([item.impath for item in self.dataset.data_source], self.cache.folder / "digests")
 
     def features(self, images: CachedImages, asked: Asked) -> VisionOut:
@@ -223,6 +226,11 @@ class CachedPart:
                     dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in columns.items()}
                     writer.begin(arrays, dtypes, {"n_fused": out.n_fused})
                 writer.add(arrays)
+            if self._digests_now() != self.digests:
+                raise RuntimeError(
+                    f"Images of {cache.dataset} changed while their features were computed, so these are not kept; run "
+                    "again."
+                )
 
 
 class CachedLoader(EpochLoader):

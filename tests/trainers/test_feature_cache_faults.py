@@ -35,6 +35,22 @@ def test_a_changed_image_has_other_features(make_cached, make_any, cache_folder,
     assert len(stores(cache_folder)) == 2
 
 
+def test_an_image_that_changes_while_features_are_computed_is_noticed(make_cached, cache_folder, tmp_path):
+    trainer = make_cached("ZeroshotCLIP")
+    path, tower = tmp_path / "data" / "toy" / "test_0_0.png", trainer.feature_cache.tower
+
+    def changing(*args, **kwargs):
+        Image.open(path).rotate(90).save(path)
+        return tower(*args, **kwargs)
+
+    trainer.feature_cache.tower = changing
+    with pytest.raises(
+        RuntimeError, match=r"^Images of Toy changed while their features were computed, so these are not"
+    ):
+        logits(trainer)
+    assert stores(cache_folder) == set()
+
+
 def test_a_touched_image_has_the_same_features(make_cached, encoded, tmp_path):
     logits(make_cached("ZeroshotCLIP"))
     encoded.clear()
