@@ -29,6 +29,7 @@ class HostedMethod(Method):
         super().__init__(host.backbone, host.space)
         self.host = host
         self.text_depends_on_image = host.text_depends_on_image
+        self.image_trains = host.image_trains
         self.tied_to_classes = host.tied_to_classes
         self.learns_from_labels = host.learns_from_labels
 

@@ -68,9 +68,7 @@ class PromptSRCMethod(PromptedMethod):
             weights = gaussian_weights(self.options.gpa_mean, self.options.gpa_std, n_epochs)
             self.average = GaussianAverage(list(self.parameters()), weights)
             if self.options.gpa == "released":
-                self.image_trains = (
-                    True  # even without image prompts: the average rounds the image tower's weights, too
-                )
+                self.image_trains = True  # even without image prompts: the average rounds the tower's weights, too
             self.register_load_state_dict_post_hook(lambda *_: self._round_frozen())
 
     @torch.no_grad()
