@@ -25,6 +25,7 @@ RUNS = {  # name -> trainer, opts
     "Spotlighter": ("Spotlighter", (*SMALL, *UNEVEN)),  # a bank, filled by k-means
     "release": ("Spotlighter", (*SMALL, *RELEASE, *UNEVEN)),  # batch norm, dropout, a bank without classes
     "TextRefiner": ("TextRefiner", (*SMALL, *UNEVEN)),  # batch norm with running statistics, a cache
+    "cached": ("Spotlighter", (*SMALL, *UNEVEN, "DATALOADER.CACHE_VIEWS", "2")),
     "PromptSRC": ("PromptSRC", ("TEST.FINAL_MODEL", "best_val")),  # penalties, an average over epochs
     "LinearProbe": ("LinearProbe", ("OPTIM.MAX_EPOCH", "1", "TRAINER.LINEARPROBE.C", "1.0")),
 }
@@ -53,13 +54,18 @@ def train_alone(argv, stop=None):
     return trainer
 
 
+def cache_of(root, by, name):
+    """A folder of its own, so that each way of running writes it."""
+    return ("DATALOADER.CACHE", str(root / f"cache {by}")) if name == "cached" else ()
+
+
 @pytest.fixture(scope="module")
 def runs(tiny_weights, tmp_path_factory):
     """All runs by one process in `alone`, by two in `both`; and by two then one, one then two, with Spotlighter."""
     root = tmp_path_factory.mktemp("runs")
     command = command_below(root, tiny_weights)
     argv = {
-        (by, name): command(*FIXED, *opts, trainer=trainer, output=f"{by}/{name}")
+        (by, name): command(*FIXED, *opts, *cache_of(root, by, name), trainer=trainer, output=f"{by}/{name}")
         for name, (trainer, opts) in RUNS.items()
         for by in ("alone", "both", "one then two", "two then one")
     }
