@@ -1,0 +1,45 @@
+"""On a GPU: a training step only queues work, and what is trained is what the CPU trains."""
+
+import pytest
+import torch
+
+from tests.trainers.every import STEPPED, TRAINED, logits_of, node_of
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(autouse=True)
+def full_fp32(monkeypatch):
+    """Convolutions in fp32 on the GPU, too; by default torch lets them round to TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.parametrize("prec", ["fp32", "bf16"])  # amp's scaler must look at the gradients before it steps
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_step_does_not_wait_for_the_gpu(make_any, name, prec):
+    trainer = make_any(name, "DEVICE", "cuda", f"TRAINER.{node_of(name)}.PREC", prec)
+    step, watched = trainer.forward_backward, []
+
+    def watching(batch):
+        if trainer.epoch == 0:  # what is computed once may wait
+            return step(batch)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            watched.append(None)
+            return step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    trainer.forward_backward = watching
+    trainer.train()
+    assert watched
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_gpu_trains_what_the_cpu_does(make_any, name):
+    trained, images = {}, torch.randn(5, 3, 32, 32)
+    for device in ("cpu", "cuda"):
+        trainer = make_any(name, "DEVICE", device, output=device)
+        trainer.train()
+        trained[device] = logits_of(trainer, images.to(device)).cpu()
+    torch.testing.assert_close(trained["cuda"], trained["cpu"], atol=0.02, rtol=1e-3)
