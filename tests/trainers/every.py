@@ -15,7 +15,7 @@ from dassl.engine import TRAINER_REGISTRY
 from trainers.base import MethodTrainer
 
 # Trainers that train nothing.
-UNTRAINED = {"ZeroshotCLIP", "ZeroshotCLIP2", "TextPriors"}
+UNTRAINED = ("TextPriors", "ZeroshotCLIP", "ZeroshotCLIP2")
 TEACHER = "<teacher>"  # stands for the run folder of a trained teacher
 # What a trainer can't run without on six pictures of 16 patches a class: KEY, value, ….
 OPTIONS: dict[str, tuple[str, ...]] = {

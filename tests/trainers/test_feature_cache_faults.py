@@ -249,14 +249,10 @@ def test_prompts_on_cached_images_are_noticed(make_cached):
 
 
 def test_two_runs_at_once_fill_one_cache(command, cache_folder, tmp_path):
-    """Forked runs, as a sweep starts them."""
+    """Forked runs; on the CPU, since a fork can't use a GPU that its parent uses."""
     opts = (
-        "DATASET.SUBSAMPLE_CLASSES",
-        "base",
-        "DATALOADER.CACHE",
-        str(cache_folder),
-        "DATALOADER.TEST.BATCH_SIZE",
-        "1",
+        *("DATASET.SUBSAMPLE_CLASSES", "base", "DEVICE", "cpu"),
+        *("DATALOADER.CACHE", str(cache_folder), "DATALOADER.TEST.BATCH_SIZE", "1"),
     )
     pids = []
     for number in range(2):

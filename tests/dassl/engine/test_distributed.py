@@ -251,7 +251,7 @@ def test_damaged_images_of_both_are_counted_and_named(both, toy):
     ("scene", "sentence"),
     [
         ("broken", "Error: Loss is infinite or NaN in a process."),
-        ("killed", "Error: Process 0 of 2 lost contact with the others (Read error ["),
+        ("killed", "Error: Process 0 of 2 lost contact with the others ("),
         ("bug", "IndexError: a bug"),
     ],
 )
