@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from yacs.config import CfgNode as CN
 
 import train
+from clip import compiled
 from clip.backbone import Backbone, LabelSpace
 from clip.model import CLIP, CLIPSpec
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
@@ -52,6 +54,25 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
     torch.save(make_clip().state_dict(), path)
     return path
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.GraphModule]]:
+    """Graphs that torch.compile was given; they run as they are, which needs no compiler."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile_with(function, backend=backend))
+    forget = (compiled._compiled_block.cache_clear, torch.compiler.reset)  # no test sees what another one compiled
+    for act in forget:
+        act()
+    yield graphs
+    for act in forget:
+        act()
 
 
 @pytest.fixture

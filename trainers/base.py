@@ -17,6 +17,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, load_backbone
+from clip.compiled import compile_blocks
 from dassl import distributed
 from dassl.data.data_manager import build_data_loader
 from dassl.data.datasets import Datum
@@ -163,9 +164,11 @@ class MethodTrainer(TrainerX):
 
     def load_frozen(self) -> Backbone:
         """The frozen model of the run."""
-        name = self.cfg.MODEL.BACKBONE.NAME
-        print(f"Loading CLIP (backbone: {name})")
-        backbone = load_backbone(name, dtype=self.precision.weight_dtype, device=self.device)
+        node = self.cfg.MODEL.BACKBONE
+        print(f"Loading CLIP (backbone: {node.NAME})")
+        backbone = load_backbone(node.NAME, dtype=self.precision.weight_dtype, device=self.device)
+        if node.COMPILE:
+            compile_blocks(backbone)
         backbone.text.chunk = self.cfg.TRAINER[self.node].TEXT_CHUNK or None
         return backbone
 

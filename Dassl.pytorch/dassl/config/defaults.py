@@ -78,12 +78,13 @@ _C.DATALOADER.TEST = CN()  # validation and test
 _C.DATALOADER.TEST.SAMPLER = "SequentialSampler"  # as in TRAIN_X
 _C.DATALOADER.TEST.BATCH_SIZE = 32  # images
 
-# ---- the model of `SimpleNet`; CLIP methods read INIT_WEIGHTS (of their trained tensors) and BACKBONE.NAME;
+# ---- the model of `SimpleNet`; CLIP methods read INIT_WEIGHTS (of their trained tensors), BACKBONE.NAME and COMPILE;
 # SPT on a timm model also reads BACKBONE.PRETRAINED
 _C.MODEL = CN()
 _C.MODEL.INIT_WEIGHTS = ""  # checkpoint to start from
 _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = ""  # registered backbone, or a CLIP model: its name or a file of weights
+_C.MODEL.BACKBONE.COMPILE = False  # CLIP methods: torch.compile for the blocks of both towers (docs/speed.md)
 _C.MODEL.BACKBONE.PRETRAINED = True  # True: start from ImageNet weights
 _C.MODEL.HEAD = CN()
 _C.MODEL.HEAD.NAME = ""  # registered head between backbone and classifier; "": none
