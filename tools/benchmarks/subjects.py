@@ -175,13 +175,35 @@ def make_subject(what: str | Path, setting: Setting, frozen: Frozen, n_classes: 
     return subject
 
 
-def make_method(path: Path, setting: Setting, frozen: Frozen, n_classes: int) -> tuple[CN, Method]:
-    """The configuration of a file and its method, with modules of its own."""
+def backbone_of(configs: Sequence[Path]) -> str:
+    """The backbone that config files name.
+
+    Raises:
+        ValueError: they name different ones.
+        FileNotFoundError: one is not there.
+    """
+    names = {config_of(path, ()).MODEL.BACKBONE.NAME for path in configs}
+    if len(names) > 1:
+        raise ValueError(f"The configs name several backbones, {', '.join(sorted(names))}; choose one with --backbone.")
+    return names.pop()
+
+
+def config_of(path: Path, options: Sequence[str]) -> CN:
+    """The configuration of a file whose folder is its trainer's name."""
     if not path.is_file():
-        raise FileNotFoundError(f"No config file {path}; name one of configs/trainers/<Trainer>/*.yaml.")
+        raise FileNotFoundError(f"There is no config file {path}; name one of configs/trainers/<Trainer>/*.yaml.")
     name = path.resolve().parent.name
-    opts = ["MODEL.BACKBONE.NAME", setting.backbone, *setting.options]
-    cfg = train.setup_cfg(train.parse_args(["--config-file", str(path), "--trainer", name, *opts]))
+    return train.setup_cfg(train.parse_args(["--config-file", str(path), "--trainer", name, *options]))
+
+
+def make_method(path: Path, setting: Setting, frozen: Frozen, n_classes: int) -> tuple[CN, Method]:
+    """The configuration of a file and its method, with modules of its own.
+
+    Raises:
+        ValueError: it is no method of this project, or can't be made without data.
+    """
+    cfg = config_of(path, ("MODEL.BACKBONE.NAME", setting.backbone, *setting.options))
+    name = path.resolve().parent.name
     trainer = TRAINER_REGISTRY.get(name)
     if not issubclass(trainer, MethodTrainer):
         raise ValueError(f"{name} is no method of this project.")
