@@ -1,8 +1,8 @@
 """The plain path: CoOp with a memory bank, computed as the first straightforward implementation computes it.
 
-It is a yardstick for speed and memory and nothing trains with it. It stands for released code of this family and has the
-same frozen weights, the same trained context and the same class features and logits as `trainers.coop`, but none of the
-savings of `clip` and `trainers`:
+It is a yardstick for speed and memory and nothing trains with it. It stands for released code of this family and has
+the same frozen weights, the same trained context and the same class features and logits as `trainers.coop`, but none of
+the savings of `clip` and `trainers`:
 
 * texts have all 77 rows, and their features are computed again for every batch, in evaluation, too;
 * attention is a matrix of scores, a softmax and a product, in both towers; the image tower's maps are kept;

@@ -29,7 +29,8 @@ SAME = {"fp32": 1e-5, "other": 2e-2}  # by how much unit features may differ for
 def against_bare(bench: Bench, target: Target) -> Measured:
     """Zero-shot CLIP on our path ÷ the bare encoder, which must give the same features."""
     bare, ours = bench.subject(BARE, target), bench.subject("ZeroshotCLIP", target)
-    assert bare.features is not None and ours.features is not None
+    assert bare.features is not None
+    assert ours.features is not None
     with torch.no_grad():
         difference = float((ours.features() - bare.features()).abs().max())
     times = bench.time({"bare": bare.inference, "ours": ours.inference}, target)
@@ -102,7 +103,8 @@ def memory_in_chunks(bench: Bench, target: Target) -> Measured:
 def bank_update(bench: Bench, target: Target) -> Measured:
     """Seconds of one update of the bank ÷ seconds of a training step of ours."""
     ours = bench.subject("Spotlighter", target)
-    assert ours.training is not None and ours.method is not None
+    assert ours.training is not None
+    assert ours.method is not None
     (n_cls, n_proto), (n_images, n_tokens) = BANK, BANK_TOKENS
     backbone, device = ours.method.backbone, bench.device
     width, scale = backbone.vision.vit.transformer.width, backbone.logit_scale.exp()

@@ -1,4 +1,4 @@
-"""What is measured: the bare encoder, the plain path, and the methods of config files, all on the same frozen weights."""
+"""What is measured: the bare encoder, the plain path and the methods of config files, on the same frozen weights."""
 
 from __future__ import annotations
 

@@ -43,9 +43,7 @@ def synchronisations(subjects: Sequence[Subject], device: torch.device) -> Itera
         ValueError: the device is no CUDA GPU.
     """
     if device.type != "cuda":
-        raise ValueError(
-            f"--sync-check needs CUDA, and this run computes on {device.type}; name it with --device cuda."
-        )
+        raise ValueError(f"--sync-check needs CUDA, and this run computes on {device.type}; add --device cuda.")
     for subject in subjects:
         if subject.training is None:
             continue
