@@ -12,9 +12,10 @@ from PIL import Image
 from clip.model import CLIPSpec
 from tools import benchmark
 from tools.benchmarks import report, subjects
-from tools.benchmarks.trace import where
+from tools.benchmarks.trace import first_wait, where
 
 CONFIGS = Path(__file__).parents[2] / "configs/trainers"
+DOCS = Path(__file__).parents[2] / "docs"
 COOP, PAPER, FAST = "CoOp/vit_b16_ep15_ctxv1", "Spotlighter/vit_b16_ep15_paper", "Spotlighter/vit_b16_ep15_fast"
 
 
@@ -171,7 +172,35 @@ def test_a_wait_is_named_by_its_line():
         report.read_json(Path("nowhere.json"))
     except FileNotFoundError as error:
         found = where(error)
-    assert re.match(r"tools/benchmarks/report\.py:\d+ in read_json: found = json\.loads\(.*No such file", found)
+    ours, _, elsewhere = found.partition(", then ")
+    assert re.match(r"tools/benchmarks/report\.py:\d+ in read_json: found = json\.loads\(", ours)
+    assert re.search(r"pathlib.* in open: .*\(.*No such file or directory: 'nowhere.json'\)$", elsewhere)
+
+
+def test_the_step_that_is_watched_runs_with_waiting_forbidden(monkeypatch):
+    modes = []
+    monkeypatch.setattr("torch.cuda.set_sync_debug_mode", modes.append)
+
+    def waits():
+        raise RuntimeError("called a synchronizing CUDA operation\nmore")
+
+    assert first_wait(int) == "no synchronisation in a training step"
+    assert modes == ["error", "default"]
+    found = first_wait(waits)
+    assert re.match(
+        r"tests/tools/test_benchmark\.py:\d+ in waits: raise .* \(called a synchronizing CUDA operation\)$", found
+    )
+    assert modes == ["error", "default"] * 2
+
+
+def test_figures_in_the_docs_are_those_of_the_files():
+    page = (DOCS / "speed.md").read_text(encoding="utf-8")
+    files = sorted((DOCS / "speed").glob("*.json"))
+    assert files
+    for path in files:
+        found = report.read_json(path)
+        device = found["environment"]["device"]
+        assert f"<!-- benchmark {device} -->\n\n{report.markdown(found)}\n\n<!-- /benchmark {device} -->" in page
 
 
 @pytest.mark.parametrize(

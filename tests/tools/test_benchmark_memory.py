@@ -75,6 +75,24 @@ def test_how_a_child_fails_is_told(monkeypatch, answer, exitcode, error, message
     assert str(caught.value) == message
 
 
+def test_on_cuda_it_is_the_allocators_highest_figure_above_what_was_there(monkeypatch):
+    calls = []
+    for name, value in (("memory_allocated", 300), ("max_memory_allocated", 1000), ("reset_peak_memory_stats", None)):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda device, name=name, value=value: calls.append(name) or value)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *device: None)
+    monkeypatch.setattr(memory, "_train", lambda given: calls.append("train"))
+    assert training_peak(request(PLAIN, device="cuda")) == 700
+    assert calls == ["memory_allocated", "reset_peak_memory_stats", "train", "max_memory_allocated"]
+
+    def too_large(given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(memory, "_train", too_large)
+    with pytest.raises(DoesNotFit, match=r"^does not fit in memory: no room for another 2.00 GiB$"):
+        training_peak(request(PLAIN, device="cuda"))
+
+
 def test_other_devices_are_refused():
     with pytest.raises(RuntimeError, match=r"^peak memory is measured on CUDA and on a CPU, not on mps$"):
         training_peak(request(PLAIN, device="mps"))

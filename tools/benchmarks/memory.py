@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import re
 import resource
 import sys
@@ -140,7 +139,7 @@ def available() -> int:
 def bounded(device: torch.device) -> Iterator[None]:
     """Inside, an allocation beyond the free memory is an error and not the end of the process; CPUs on Linux only."""
     free, used = available(), _status("VmData")
-    if device.type != "cpu" or os.name != "posix" or not free or not used:
+    if device.type != "cpu" or not free or not used:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)

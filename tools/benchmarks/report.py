@@ -184,7 +184,9 @@ def conditions(found: dict[str, Any]) -> str:
 def plain_text(found: dict[str, Any]) -> str:
     """Everything, for a terminal."""
     parts = [about(found), *(methods_text(table) for table in found["methods"])]
-    parts += ["\n".join(target_line(target) for target in found["targets"])] * bool(found["targets"])
+    if found["targets"]:
+        parts.append("\n".join(target_line(target) for target in found["targets"]))
+        parts += [conditions(found)] * bool(conditions(found))
     parts += [table4_text(found)] * bool(found["table4"])
     return "\n\n".join(parts)
 

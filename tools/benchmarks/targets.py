@@ -148,7 +148,7 @@ class Bench:
         return take_turns(steps, self.repeats, self.device, f"{target.name}, {target.precision}")
 
     def speeds(self, times: Times) -> str:
-        """Images a second of each step, the faster of two figures behind."""
+        """Images a second of each step."""
         shown = (f"{name} {self.setting.batch / times.median(name):,.1f}" for name in times.seconds)
         return f"images/s: {', '.join(shown)}"
 

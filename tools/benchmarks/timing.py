@@ -123,6 +123,11 @@ def why_it_does_not_fit(error: BaseException) -> str:
     return "does not fit in memory" + (f": no room for another {asked.group(1)}" if asked else "")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the advice below it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":

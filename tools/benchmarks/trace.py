@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from tools.benchmarks.subjects import Subject
-from tools.benchmarks.timing import Step, synchronise, warm_up
+from tools.benchmarks.timing import Step, first_line, synchronise, warm_up
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,10 +64,14 @@ def first_wait(step: Step) -> str:
 
 
 def where(error: BaseException) -> str:
-    """The last frame of an error in this project, and what it says."""
+    """The last frame of an error in this project, the very last if that is elsewhere, and what the error says."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT) and ".venv" not in frame.filename]
-    frame = (inside or frames)[-1]
+    chosen = dict.fromkeys(_frame(frame) for frame in [*inside[-1:], frames[-1]])
+    return f"{', then '.join(chosen)} ({first_line(error)})"
+
+
+def _frame(frame: traceback.FrameSummary) -> str:
     path = Path(frame.filename)
-    name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    return f"{name}:{frame.lineno} in {frame.name}: {frame.line} ({str(error).strip().splitlines()[0]})"
+    name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-3:])
+    return f"{name}:{frame.lineno} in {frame.name}: {frame.line}"
