@@ -120,6 +120,13 @@ def test_targets_appear_with_limit_and_verdict(results):
     assert "The targets are set for ViT-B/16 at batch 32; these figures are of ViT-B/16 at batch 3." in printed
 
 
+@pytest.mark.parametrize(("low", "unsure"), [(0.9, True), (1.1, False), (None, False)])
+def test_a_limit_within_the_spread_is_told(results, low, unsure):
+    target = results[1]["targets"][0] | {"low": low, "value": 1.2, "high": 1.4, "verdict": "reached", "notes": ["seen"]}
+    line = report.target_line(target)
+    assert line.endswith("the limit lies within the spread; seen" if unsure else ": reached\n    seen")
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_figure_is_drawn_from_a_file(results, capsys, tmp_path, suffix):
     path = tmp_path / f"figure.{suffix}"

@@ -155,7 +155,9 @@ def target_cells(target: dict[str, Any]) -> list[str]:
     spread = "–" if target["low"] is None else f"{target['low']:.3g}–{target['high']:.3g}"
     verdict = target["verdict"] + (f": {target['reason']}" if target["reason"] else "")
     sign = "≥" if target["is_least"] else "≤"
-    return [name, where, f"{sign} {target['limit']:g}{unit}", seen, spread, verdict, "; ".join(target["notes"])]
+    is_unsure = target["low"] is not None and target["low"] < target["limit"] < target["high"]
+    notes = ["the limit lies within the spread"] * is_unsure + target["notes"]
+    return [name, where, f"{sign} {target['limit']:g}{unit}", seen, spread, verdict, "; ".join(notes)]
 
 
 def target_line(target: dict[str, Any]) -> str:
