@@ -142,7 +142,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=BATCH, help=f"images of a batch (default: {BATCH})")
     add("--train-batch", type=int, help="images of the methods' training steps (default: as in their configs)")
     add("--repeats", type=int, help="rounds (default: 5, or 20 on a GPU; fewer, at least 3, where they take long)")
-    add("--compile", action="store_true", help="torch.compile the methods' image blocks (not the bare encoder's)")
+    add(
+        "--compile",
+        action="store_true",
+        help="torch.compile the methods' blocks (not the bare encoder's)",
+    )
     add("--no-training", action="store_true", help="time the methods in inference alone")
     add("--flops", action="store_true", help="count the methods' operations, too")
     names = ", ".join(dict.fromkeys(target.name for target in TARGETS))

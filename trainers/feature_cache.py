@@ -160,14 +160,7 @@ class CachedPart:
         self.cache.refuse_moved_weights()
         if asked not in self._stores:
             self._stores[asked] = self._store(asked)
-        store = self._stores[asked]
-        columns = {
-            name: torch.from_numpy(store.read(name, images.rows))
-            .to(images.device)
-            .to(getattr(torch, store.dtypes[name]))
-            for name in store.columns
-        }
-        return from_columns(columns, store.scalars)
+        return read_features(self._stores[asked], images)
 
     def facts(self, asked: Asked) -> dict[str, Any]:
         """All that decides what the features are, as plain data; its digest is the store's key."""
@@ -220,17 +213,31 @@ class CachedPart:
                 cache.stop()
                 with torch.no_grad(), cache.precision.autocast():
                     out = cache.tower(batch["img"].to(cache.device), want=want, prune=prune)
-                columns = to_columns(out)
-                arrays = {name: storable(tensor, cache.dtype, name) for name, tensor in columns.items()}
-                if i == 0:
-                    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in columns.items()}
-                    writer.begin(arrays, dtypes, {"n_fused": out.n_fused})
-                writer.add(arrays)
+                write_features(writer, out, cache.dtype, begins=i == 0)
             if self._digests_now() != self.digests:
                 raise RuntimeError(
                     f"Images of {cache.dataset} changed while their features were computed, so these are not kept; run "
                     "again."
                 )
+
+
+def read_features(store: StoredFeatures, images: CachedImages) -> VisionOut:
+    """What a store holds of these images, on their device, in the types that the tower gave."""
+    columns = {
+        name: torch.from_numpy(store.read(name, images.rows)).to(images.device).to(getattr(torch, store.dtypes[name]))
+        for name in store.columns
+    }
+    return from_columns(columns, store.scalars)
+
+
+def write_features(writer: FeatureWriter, out: VisionOut, dtype: str, begins: bool) -> None:
+    """Append what the tower gave for a batch; the first one begins the store."""
+    columns = to_columns(out)
+    arrays = {name: storable(tensor, dtype, name) for name, tensor in columns.items()}
+    if begins:
+        dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in columns.items()}
+        writer.begin(arrays, dtypes, {"n_fused": out.n_fused})
+    writer.add(arrays)
 
 
 class CachedLoader(EpochLoader):

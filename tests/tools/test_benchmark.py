@@ -12,6 +12,7 @@ from PIL import Image
 from clip.model import CLIPSpec
 from tools import benchmark
 from tools.benchmarks import report, subjects
+from tools.benchmarks.targets import NotMeasured
 from tools.benchmarks.trace import first_wait, where
 
 CONFIGS = Path(__file__).parents[2] / "configs/trainers"
@@ -75,12 +76,17 @@ def test_table_four_tells_published_from_measured(capsys):
     assert rows["LLaMP"] == ["5,200,000", "1,473.46", "–", "–", "–"]
 
 
+def unmeasured(*_):
+    raise NotMeasured("no room here")
+
+
 @pytest.fixture(scope="module")
 def results(tiny, tmp_path_factory):
     """A run's JSON file, what it holds, and what was printed."""
     path, out = tmp_path_factory.mktemp("results") / "found.json", io.StringIO()
-    argv = [str(CONFIGS / f"{COOP}.yaml"), "--targets", "eval-bare", "token-cache", "--prec", "fp32"]
-    with contextlib.redirect_stdout(out):
+    argv = [str(CONFIGS / f"{COOP}.yaml"), "--targets", "eval-bare", "cache-eval", "--prec", "fp32"]
+    with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tools.benchmarks.rows.with_cache", unmeasured)
         code = benchmark.main([*argv, "--repeats", "2", "--batch", "3", "--classes", "7", "--json", str(path)])
     assert code == 0
     return path, json.loads(path.read_text()), out.getvalue()
@@ -116,7 +122,7 @@ def test_targets_appear_with_limit_and_verdict(results):
         printed,
         re.M,
     )
-    assert "target ≥ 20: not measured: python -m tools.feature_cache measures it" in printed
+    assert "target ≥ 20: not measured: no room here" in printed
     assert "The targets are set for ViT-B/16 at batch 32; these figures are of ViT-B/16 at batch 3." in printed
 
 
@@ -256,7 +262,8 @@ def test_files_that_hold_no_figures_are_named(capsys, tmp_path):
     )
 
 
-def test_nothing_to_draw_is_named(capsys, tmp_path):
-    code, printed = run(capsys, "--targets", "token-cache", "--figure", tmp_path / "x.png")
+def test_nothing_to_draw_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.benchmarks.rows.with_cache", unmeasured)
+    code, printed = run(capsys, "--targets", "cache-eval", "--prec", "fp32", "--figure", tmp_path / "x.png")
     assert code == 1
     assert printed.err == f"Error: Nothing was measured that {tmp_path}/x.png could show.\n"

@@ -1,5 +1,6 @@
 """What is measured is what it is said to be; nothing here looks at times."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from clip.model import CLIPSpec
 from dassl.engine import TRAINER_REGISTRY
-from tools.benchmarks.compiled import compile_image_blocks
+from tools.benchmarks import subjects
 from tools.benchmarks.subjects import BARE, LARGE, MINI, PLAIN, Frozen, Setting, backbone_of, make_subject
 from trainers.base import MethodTrainer
 
@@ -100,13 +101,12 @@ def test_the_backbone_of_configs():
 MINI_COOP = CONFIGS / "CoOp/mini_vit8_ep20.yaml"
 
 
-def test_only_image_blocks_are_compiled(frozen, monkeypatch):
+def test_only_the_methods_blocks_are_compiled(frozen, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda run, dynamic: lambda *args: compiled.append(run) or run(*args))
-    backbone = frozen.backbone()
-    compile_image_blocks(backbone)
-    expected = frozen.backbone().vision(frozen.images(3)).pooled
-    torch.testing.assert_close(backbone.vision(frozen.images(3)).pooled, expected, rtol=0, atol=0)
-    assert len(compiled) == 11  # the last block computes one row and is left alone
-    backbone.clip.encode_text(torch.ones(1, 77, dtype=torch.int64))
-    assert len(compiled) == 11
+    monkeypatch.setattr(subjects, "compile_blocks", compiled.append)
+    setting = replace(frozen.setting, is_compiled=True)
+    make_subject(BARE, setting, frozen, 3)
+    make_subject(PLAIN, setting, frozen, 3)
+    assert not compiled
+    subject = make_subject(setting.configs["CoOp"], setting, frozen, 3)
+    assert compiled == [subject.method.backbone]

@@ -148,7 +148,8 @@ def test_the_limits():
         ("memory-1000", "fp32"): (8, False, 1000),
         ("bank", "fp32"): (0.02, False, 500),
         ("bank", "bf16"): (0.02, False, 500),
-        ("token-cache", "fp32"): (20, True, 100),
+        ("cache-eval", "fp32"): (20, True, 100),
+        ("cache-train", "fp32"): (20, True, 100),
     }
 
 
@@ -172,8 +173,7 @@ def test_every_row_runs_on_a_tiny_model(monkeypatch):
     rows = [replace(row, n_classes=4) for row in TARGETS if row.precision == "fp32"]
     results = {result.target.name: result.record() for result in run_targets(bench(), rows)}
     assert list(results) == list(dict.fromkeys(row.name for row in TARGETS))
-    cache = results.pop("token-cache")
-    assert (cache["verdict"], cache["reason"]) == ("not measured", "python -m tools.feature_cache measures it")
+    assert results["cache-eval"]["notes"][0].startswith("with Spotlighter's head, which reads all tokens, ")
     assert all(record["verdict"] in (module.REACHED, module.MISSED) for record in results.values())
     assert all(record["value"] > 0 for record in results.values())
     assert results["memory-500"]["value"] == 0.5

@@ -96,7 +96,7 @@ def about(found: dict[str, Any]) -> str:
     """One sentence: machine, software, sizes."""
     where, setting = found["environment"], found["setting"]
     threads = f" ({where['threads']} threads)" if where["device"] == "cpu" else ""
-    compiled = "; image blocks of the methods compiled" if setting["compile"] else ""
+    compiled = "; blocks of the methods' towers compiled" if setting["compile"] else ""
     options = f"; {' '.join(setting['options'])}" if setting["options"] else ""
     return (
         f"{where['device_name']}{threads}, torch {where['torch']}, {where['date'][:10]}: {setting['backbone']}, "

@@ -14,10 +14,10 @@ from yacs.config import CfgNode as CN
 
 import train
 from clip.backbone import Backbone, LabelSpace, load_backbone
+from clip.compiled import compile_blocks
 from clip.model import CLIP, CLIPSpec, convert_weights
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.precision import Precision
-from tools.benchmarks.compiled import compile_image_blocks
 from tools.benchmarks.plain import PlainCoOp
 from tools.benchmarks.timing import Step
 from tools.count_parameters import SPECS
@@ -79,7 +79,7 @@ class Setting:
     device: str = "cpu"
     batch: int = 32  # images of a batch in inference, and of a training step unless `train_batch` says otherwise
     train_batch: int | None = None  # None: that of the method's config
-    is_compiled: bool = False  # image blocks of the methods; the bare encoder and the plain path never are
+    is_compiled: bool = False  # blocks of the methods' towers; the bare encoder and the plain path never are
     options: tuple[str, ...] = ()  # KEY, value, … for all configs
     spec: CLIPSpec | None = None  # sizes of a backbone that is none of the known ones; its weights are random
 
@@ -161,7 +161,7 @@ def make_subject(what: str | Path, setting: Setting, frozen: Frozen, n_classes: 
     path = Path(what)
     cfg, method = make_method(path, setting, frozen, n_classes)
     if setting.is_compiled:
-        compile_image_blocks(method.backbone)
+        compile_blocks(method.backbone)
     images = frozen.images(setting.batch)
     name = method_name(path.resolve().parent.name, {"TRAINER": cfg.TRAINER})
     subject = Subject(name, inference_step(method, images, frozen.precision), method=method)
