@@ -84,7 +84,7 @@ def check(args: argparse.Namespace) -> None:
 def setting_of(args: argparse.Namespace) -> Setting:
     backbone = args.backbone or (backbone_of(args.configs) if args.configs else BACKBONE)
     options = tuple(args.opts)
-    return Setting(backbone, args.device, args.batch, args.train_batch, args.compile, options)
+    return Setting(backbone, args.device, args.batch, args.train_batch, args.compile, args.graph, options)
 
 
 def measure(args: argparse.Namespace, setting: Setting) -> dict[str, Any]:
@@ -147,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="torch.compile the methods' blocks (not the bare encoder's)",
     )
+    add("--graph", action="store_true", help="the methods' steps as CUDA graphs, as CUDA_GRAPH True does in a run")
     add("--no-training", action="store_true", help="time the methods in inference alone")
     add("--flops", action="store_true", help="count the methods' operations, too")
     names = ", ".join(dict.fromkeys(target.name for target in TARGETS))

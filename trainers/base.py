@@ -29,10 +29,12 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.torchtools import load_checkpoint, load_exactly
 from datasets.templates import template_of
 from trainers.cached_images import CachedTower
+from trainers.captured import Captured
 from trainers.feature_cache import FeatureCache, check_cache_keys
-from trainers.method import Method
+from trainers.method import Method, StepOutput
 
 Options = TypeVar("Options")
+SHARES = ("acc", "agreement")  # what a step reports beside its losses
 
 
 def declare_compute(node: CN) -> None:
@@ -53,6 +55,36 @@ def options_of(node: CN, options: type[Options]) -> Options:
     """The dataclass with the values of the keys that `declare_options` added."""
     values = {option.name: node[option.name.upper()] for option in fields(options)}  # type: ignore[arg-type]
     return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def check_graph(device: torch.device, precision: Precision) -> None:
+    """Refuse CUDA_GRAPH where steps can't be recorded.
+
+    Raises:
+        ValueError: so it is.
+    """
+    reason = (
+        f"the run is on {device.type}"
+        if device.type != "cuda"
+        else "several processes meet within a step"
+        if distributed.world_size() > 1
+        else f"{precision.name} looks at the gradients within a step"
+        if precision.scaler is not None
+        else ""
+    )
+    if reason:
+        raise ValueError(f"CUDA_GRAPH records steps on one GPU in fp32, bf16 or fp16, but {reason}; set it to False.")
+
+
+def summary_of(out: StepOutput, label: Tensor) -> dict[str, Tensor]:
+    """What a step reports, 0-d each: losses, and in percent what is right of the logits' first choices."""
+    summary = {"loss": out.total.detach()}
+    if len(out.terms) > 1:
+        summary |= {name: term.detach() for name, term in out.terms.items()}
+    logits = out.logits.detach()
+    if out.teacher is not None:
+        return summary | {"agreement": compute_accuracy(logits, out.teacher.argmax(dim=1))[0].squeeze()}
+    return summary | {"acc": compute_accuracy(logits, label)[0].squeeze()}
 
 
 class MethodTrainer(TrainerX):
@@ -86,7 +118,10 @@ class MethodTrainer(TrainerX):
     def check_cfg(self, cfg: CN) -> None:
         check_cache_keys(cfg)
         node = cfg.TRAINER[self.node]
-        Precision(node.PREC, self.select_device(cfg))
+        device = self.select_device(cfg)
+        precision = Precision(node.PREC, device)
+        if cfg.CUDA_GRAPH:
+            check_graph(device, precision)
         if node.TEXT_CHUNK < 0:
             raise ValueError(
                 f"TRAINER.{self.node}.TEXT_CHUNK must be a number of classes, or 0 for all, got {node.TEXT_CHUNK}."
@@ -124,6 +159,9 @@ class MethodTrainer(TrainerX):
         scalars = sum(p.numel() for p in trainables)
         print(f"Trainable: {len(trainables)} tensors, {scalars:,} scalars")
         self.scaler = self.precision.scaler
+        self.test_graph: Captured | None = None
+        self.graph = Captured(self.gradients, trainables) if cfg.CUDA_GRAPH else None
+        self.summary_names: list[str] = []
 
     def build_cache(self) -> FeatureCache | None:
         """The cache of image features that DATALOADER.CACHE names, with the backbone's image tower reading it.
@@ -158,6 +196,8 @@ class MethodTrainer(TrainerX):
     def run_epoch(self) -> None:
         """One pass over the labelled images, or over the unlabelled ones where the method learns from a teacher."""
         self.set_model_mode("train")
+        if self.graph is not None:
+            self.graph.forget()  # a method may do otherwise from epoch to epoch
         loader = self.train_loader_x if self.method.learns_from_labels else self.train_loader_u
         for (batch,) in self.training_steps(len(loader), loader):
             self.finish_step(self.forward_backward(batch))
@@ -225,21 +265,30 @@ class MethodTrainer(TrainerX):
 
     def forward_backward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         images, label, _ = self.parse_batch_train(batch)
-        with self.precision.autocast():
-            out = self.method.losses(images, label)
-        total = out.total
-        self.check_losses({"loss": total, **out.terms})
-        self.step(total)
+        if self.graph is None:
+            with self.precision.autocast():
+                out = self.method.losses(images, label)
+            self.check_losses({"loss": out.total, **out.terms})
+            self.step(out.total)
+            summary = summary_of(out, label)
+        else:
+            values = self.graph(images, label)
+            summary = dict(zip(self.summary_names, values.unbind(), strict=True))
+            self.check_losses({name: value for name, value in summary.items() if name not in SHARES})
+            self.model_update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        summary = {"loss": total.detach()}
-        if len(out.terms) > 1:
-            summary |= {name: term.detach() for name, term in out.terms.items()}
-        if out.teacher is not None:
-            agreed = compute_accuracy(out.logits.detach(), out.teacher.argmax(dim=1))[0]
-            return summary | {"agreement": agreed.squeeze()}  # of the student's first choice with the teacher's, in %
-        summary["acc"] = compute_accuracy(out.logits.detach(), label)[0].squeeze()
         return summary
+
+    def gradients(self, images: Tensor, label: Tensor) -> Tensor:
+        """A step as far as the gradients, which replace those of the step before; its summary's values, [n]."""
+        self.model_zero_grad()
+        with self.precision.autocast():
+            out = self.method.losses(images, label)
+        out.total.backward()
+        summary = summary_of(out, label)
+        self.summary_names = list(summary)
+        return torch.stack([value.float() for value in summary.values()])
 
     def step(self, total: Tensor) -> None:
         """One optimiser step for a loss that is checked; with loss scaling where the precision needs it."""
@@ -259,10 +308,22 @@ class MethodTrainer(TrainerX):
         self.method.after_epoch(self.epoch + 1, self.max_epoch)
         super().after_epoch()
 
-    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """As in the engine; where CUDA_GRAPH is set, whole batches are replayed."""
+        self.test_graph = Captured(self.infer) if self.cfg.CUDA_GRAPH else None  # the next pass may read other weights
+        try:
+            return super().test(split)
+        finally:
+            self.test_graph = None
+
     def model_inference(self, input: Tensor) -> Tensor:
+        return self.infer(input) if self.test_graph is None else self.test_graph(input)
+
+    @torch.no_grad()
+    def infer(self, images: Tensor) -> Tensor:
+        """Logits [B, C] over the classes that are tested."""
         with self.precision.autocast():
-            return self.method(input, self.test_space)
+            return self.method(images, self.test_space)
 
     def checkpoint_facts(self) -> dict[str, Any]:
         space = self.method.space

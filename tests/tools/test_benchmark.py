@@ -99,7 +99,7 @@ def test_json_holds_all_figures_and_where_they_come_from(results):
         *("date", "torch", "python", "device", "device_name", "threads", "float32_matmul_precision"),
     }
     assert found["setting"] == {
-        **{"backbone": "ViT-B/16", "batch": 3, "repeats": 2, "compile": False, "options": []},
+        **{"backbone": "ViT-B/16", "batch": 3, "repeats": 2, "compile": False, "graph": False, "options": []},
     }
     (table,) = found["methods"]
     assert (table["precision"], table["n_classes"], table["batch"]) == ("fp32", 7, 3)

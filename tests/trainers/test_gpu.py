@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.trainers.every import STEPPED, logits_of, node_of
+from tests.trainers.every import STEPPED, TRAINED, logits_of, node_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -33,6 +33,38 @@ def test_a_step_does_not_wait_for_the_gpu(make_any, name, prec):
     trainer.forward_backward = watching
     trainer.train()
     assert watched
+
+
+@pytest.mark.parametrize("prec", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_graph_trains_the_same(make_any, name, prec):
+    trained, opts = [], ("DEVICE", "cuda", f"TRAINER.{node_of(name)}.PREC", prec, "DATALOADER.TRAIN_X.BATCH_SIZE", 2)
+    for graphed in (False, True):
+        trainer = make_any(name, *opts, "CUDA_GRAPH", graphed, output=f"graph {graphed}")
+        trainer.train()
+        trained.append({key: p.detach().clone() for key, p in trainer.method.state_dict().items()})
+    assert trainer.graph._graph is not None
+    for key, value in trained[0].items():
+        torch.testing.assert_close(trained[1][key], value, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_graph_infers_the_same(make_any, name, monkeypatch):
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(None) or replay(graph))
+    results = []
+    for graphed in (False, True):
+        opts = ("DEVICE", "cuda", "CUDA_GRAPH", graphed, "DATALOADER.TEST.BATCH_SIZE", 1)
+        trainer = make_any(name, *opts, output=f"graph {graphed}")
+        logits, process = [], trainer.evaluator.process
+        trainer.evaluator.process = lambda out, label, process=process, logits=logits: (
+            logits.append(out),
+            process(out, label),
+        )
+        trainer.test()
+        results.append(torch.cat(logits))
+    assert len(replays) == len(logits) - 3
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", STEPPED)  # LinearProbe takes another solver there

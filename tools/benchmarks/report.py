@@ -64,6 +64,7 @@ def content(
             "batch": setting.batch,
             "repeats": repeats,
             "compile": setting.is_compiled,
+            "graph": setting.is_graphed,
             "options": list(setting.options),
         },
         "methods": list(tables),
@@ -96,11 +97,12 @@ def about(found: dict[str, Any]) -> str:
     """One sentence: machine, software, sizes."""
     where, setting = found["environment"], found["setting"]
     threads = f" ({where['threads']} threads)" if where["device"] == "cpu" else ""
-    compiled = "; blocks of the methods' towers compiled" if setting["compile"] else ""
+    savings = "; blocks of the methods' towers savings" if setting["compile"] else ""
+    savings += "; steps of the methods as CUDA graphs" if setting["graph"] else ""
     options = f"; {' '.join(setting['options'])}" if setting["options"] else ""
     return (
         f"{where['device_name']}{threads}, torch {where['torch']}, {where['date'][:10]}: {setting['backbone']}, "
-        f"batch {setting['batch']}{compiled}{options}."
+        f"batch {setting['batch']}{savings}{options}."
     )
 
 

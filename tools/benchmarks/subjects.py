@@ -23,6 +23,7 @@ from tools.benchmarks.timing import Step
 from tools.count_parameters import SPECS
 from tools.run_names import method_name
 from trainers.base import MethodTrainer
+from trainers.captured import Captured
 from trainers.coop import CoOpMethod
 from trainers.method import Method
 
@@ -80,6 +81,7 @@ class Setting:
     batch: int = 32  # images of a batch in inference, and of a training step unless `train_batch` says otherwise
     train_batch: int | None = None  # None: that of the method's config
     is_compiled: bool = False  # blocks of the methods' towers; the bare encoder and the plain path never are
+    is_graphed: bool = False  # steps of the methods as CUDA graphs, where they run on a GPU; the two others' never are
     options: tuple[str, ...] = ()  # KEY, value, … for all configs
     spec: CLIPSpec | None = None  # sizes of a backbone that is none of the known ones; its weights are random
 
@@ -164,14 +166,15 @@ def make_subject(what: str | Path, setting: Setting, frozen: Frozen, n_classes: 
         compile_blocks(method.backbone)
     images = frozen.images(setting.batch)
     name = method_name(path.resolve().parent.name, {"TRAINER": cfg.TRAINER})
-    subject = Subject(name, inference_step(method, images, frozen.precision), method=method)
+    inference = inference_step(method, images, frozen.precision, setting.is_graphed)
+    subject = Subject(name, inference, method=method)
     subject.trained = tuple(method.trainables().values())
     subject.features = lambda: F.normalize(method.image(images).pooled.float(), dim=1)
     if subject.trained and trains_in_steps(path):
         n = subject.train_batch = setting.train_batch or cfg.DATALOADER.TRAIN_X.BATCH_SIZE
         batch = frozen.images(n), frozen.labels(n, n_classes)
         loss = training_loss(method, *batch, frozen.precision)
-        subject.training = training_step(method, loss, subject.trained)
+        subject.training = training_step(method, loss, subject.trained, setting.is_graphed)
     return subject
 
 
@@ -266,27 +269,42 @@ def training_loss(method: Method, images: Tensor, label: Tensor, precision: Prec
     return loss
 
 
-def training_step(module: nn.Module, loss: Callable[[], Tensor], trained: Sequence[nn.Parameter]) -> Step:
+def training_step(
+    module: nn.Module, loss: Callable[[], Tensor], trained: Sequence[nn.Parameter], is_graphed: bool = False
+) -> Step:
     """Forward, backward and optimiser step."""
     optimiser = torch.optim.SGD(trained, lr=1e-4, momentum=0.9)
 
+    def gradients(*_: Tensor) -> Tensor:
+        optimiser.zero_grad()
+        total = loss()
+        total.backward()
+        return total.detach()
+
+    forward_backward = Captured(gradients, trained) if is_graphed else gradients
+    on_device = trained[0].new_zeros(1)  # a graph looks at its inputs to know where it runs
+
     def step() -> None:
         switch(module, training=True)
-        optimiser.zero_grad()
-        loss().backward()
+        forward_backward(on_device)
         optimiser.step()
 
     return step
 
 
-def inference_step(module: nn.Module, images: Tensor, precision: Precision) -> Step:
+def inference_step(module: nn.Module, images: Tensor, precision: Precision, is_graphed: bool = False) -> Step:
     """Logits of a batch."""
 
     @torch.no_grad()
-    def step() -> Tensor:
-        switch(module, training=False)
+    def infer(images: Tensor) -> Tensor:
         with precision.autocast():
             return module(images)
+
+    logits = Captured(infer) if is_graphed else infer
+
+    def step() -> Tensor:
+        switch(module, training=False)
+        return logits(images)
 
     return step
 

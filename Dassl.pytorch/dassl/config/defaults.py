@@ -12,6 +12,7 @@ _C.OUTPUT_DIR = "./output"  # folder of the run: log, metrics, checkpoints
 _C.RESUME = ""  # folder of an earlier run to continue from; "": the output folder itself, if it holds one
 _C.SEED = -1  # of Python, NumPy, torch and the data order; negative: not seeded
 _C.DEVICE = "auto"  # "auto" (cuda, else mps, else cpu) | "cuda" | "mps" | "cpu"
+_C.CUDA_GRAPH = False  # CLIP methods on one GPU: steps as CUDA graphs, the same numbers sooner (docs/speed.md)
 _C.USE_CUDA = True  # False forbids CUDA whatever DEVICE says
 _C.VERBOSE = True  # print what is being built
 
