@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json:
             report.write_json(args.json, found)
         if args.markdown:
-            report.insert(args.markdown, report.markdown(found), found["environment"]["device"])
+            report.insert(args.markdown, report.markdown(found), report.place_of(found))
         if args.figure:
             figure.draw(found, args.figure)
     except (ValueError, AssertionError, RuntimeError, OSError, KeyError) as error:

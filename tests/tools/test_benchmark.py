@@ -168,6 +168,8 @@ def test_markdown_goes_between_the_marks_of_its_device(results, tmp_path, capsys
     assert benchmark.main(argv) == 1
     assert "has no place for these figures: write <!-- benchmark cpu -->" in capsys.readouterr().err
     assert benchmark.main([*argv[:3], str(tmp_path / "new.md")]) == 0
+    places = [{"environment": {"device": "cuda"}, "setting": {"graph": graphed}} for graphed in (False, True)]
+    assert list(map(report.place_of, places)) == ["cuda", "cuda graph"]
     assert (tmp_path / "new.md").read_text().strip() in first
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.trainers.every import STEPPED, TRAINED, logits_of, node_of
+from trainers.captured import WARM_UPS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -56,6 +57,8 @@ def test_a_graph_infers_the_same(make_any, name, monkeypatch):
     for graphed in (False, True):
         opts = ("DEVICE", "cuda", "CUDA_GRAPH", graphed, "DATALOADER.TEST.BATCH_SIZE", 1)
         trainer = make_any(name, *opts, output=f"graph {graphed}")
+        trainer.train()
+        replays.clear()
         logits, process = [], trainer.evaluator.process
         trainer.evaluator.process = lambda out, label, process=process, logits=logits: (
             logits.append(out),
@@ -63,8 +66,8 @@ def test_a_graph_infers_the_same(make_any, name, monkeypatch):
         )
         trainer.test()
         results.append(torch.cat(logits))
-    assert len(replays) == len(logits) - 3
-    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
+    assert len(replays) == len(logits) - WARM_UPS
+    torch.testing.assert_close(results[1], results[0], atol=1e-2, rtol=1e-3)  # of two trainings
 
 
 @pytest.mark.parametrize("name", STEPPED)  # LinearProbe takes another solver there

@@ -97,7 +97,7 @@ def about(found: dict[str, Any]) -> str:
     """One sentence: machine, software, sizes."""
     where, setting = found["environment"], found["setting"]
     threads = f" ({where['threads']} threads)" if where["device"] == "cpu" else ""
-    savings = "; blocks of the methods' towers savings" if setting["compile"] else ""
+    savings = "; blocks of the methods' towers compiled" if setting["compile"] else ""
     savings += "; steps of the methods as CUDA graphs" if setting["graph"] else ""
     options = f"; {' '.join(setting['options'])}" if setting["options"] else ""
     return (
@@ -204,6 +204,11 @@ def markdown(found: dict[str, Any]) -> str:
     if found["table4"]:
         parts.append(table4_text(found, "markdown"))
     return "\n\n".join(parts)
+
+
+def place_of(found: dict[str, Any]) -> str:
+    """What the marks of a page are called where these figures belong."""
+    return found["environment"]["device"] + (" graph" if found["setting"]["graph"] else "")
 
 
 def insert(path: Path, text: str, name: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 Step = Callable[[], object]
-WARM_UPS = {"cpu": 1, "other": 3}  # runs of each step before it is timed; a GPU chooses kernels and fills its cache
+WARM_UPS = {"cpu": 1, "other": 5}  # runs of each step before it is timed; a GPU chooses kernels, a graph is recorded
 REPEATS = {"cpu": 5, "other": 20}  # rounds, where the user asks for no number
 PATIENCE = {"cpu": 20.0, "other": 4.0}  # seconds after which a comparison ends early, where the user asks for no number
 LEAST_ROUNDS = 3  # of one that ends early
