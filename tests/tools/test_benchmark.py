@@ -214,8 +214,8 @@ def test_figures_in_the_docs_are_those_of_the_files():
     assert files
     for path in files:
         found = report.read_json(path)
-        device = found["environment"]["device"]
-        assert f"<!-- benchmark {device} -->\n\n{report.markdown(found)}\n\n<!-- /benchmark {device} -->" in page
+        place = report.place_of(found)
+        assert f"<!-- benchmark {place} -->\n\n{report.markdown(found)}\n\n<!-- /benchmark {place} -->" in page
 
 
 @pytest.mark.parametrize(
