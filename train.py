@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+from functools import partial
 
 import torch
 from yacs.config import CfgNode as CN
@@ -25,6 +26,8 @@ examples:
     python train.py --root data --seed 1 --trainer CoOp --output-dir output/try \\
         --dataset-config-file configs/datasets/shapes.yaml --config-file configs/trainers/CoOp/mini_vit8_ep20.yaml \\
         DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
+  see first what that would do and how long it would take; writes nothing:
+    python train.py --dry-run ... --output-dir output/try DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
   test it on the new classes:
     python train.py ... --output-dir output/try_new --eval-only --model-dir output/try --load-epoch 20 \\
         DATASET.SUBSAMPLE_CLASSES new
@@ -80,6 +83,12 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     return cfg
 
 
+def setup_other(args: argparse.Namespace, path: str) -> CN:
+    """The configuration of another config file on the same data, without other flags and KEY VALUE pairs."""
+    data = {"dataset_config_file": args.dataset_config_file, "config_file": path, "opts": []}
+    return setup_cfg(argparse.Namespace(**dict.fromkeys(FLAGS), **data))
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     names = ", ".join(TRAINER_REGISTRY.registered_names())
     parser = argparse.ArgumentParser(
@@ -104,6 +113,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model-dir", default="", help="run folder to take the trained tensors from")
     add("--load-epoch", type=int, help="epoch to load with --eval-only; default: the best validation epoch")
     add("--no-train", action="store_true", help="build everything, then stop")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, how long it takes and what differs from the "
+        "published recipe, and write nothing; exit status 1 where the run could not start",
+    )
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="any configuration keys, e.g. OPTIM.MAX_EPOCH 50")
     return parser.parse_args(argv)
 
@@ -119,10 +134,15 @@ def main(args: argparse.Namespace) -> None:
         set_random_seed(cfg.SEED)
     elif distributed.world_size() > 1:  # no seed, but the same for all
         set_random_seed(distributed.gather_plain(torch.initial_seed() % 2**32)[0])
-    if distributed.is_main():
+    if distributed.is_main() and not args.dry_run:
         setup_logger(cfg.OUTPUT_DIR)
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = True
+    if args.dry_run:
+        from tools.dry_run import dry_run  # here: no other run needs what it imports
+
+        dry_run(args, cfg, partial(setup_other, args))
+        return
     print("** Arguments **")
     for name, value in sorted(vars(args).items()):
         print(f"{name}: {value}")

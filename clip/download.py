@@ -8,20 +8,53 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
+import huggingface_hub.constants
 from filelock import FileLock
 
 from .expected import BLOCK, DownloadError, Expected, Source, WrongFileError, sha256
 from .transfer import is_web_page, note_path, receive, size_of, web_page
 
-__all__ = ["DownloadError", "Expected", "Receiver", "Source", "WrongFileError", "fetch", "fetch_any", "sha256"]
+__all__ = [
+    "DownloadError",
+    "Expected",
+    "Receiver",
+    "Source",
+    "WrongFileError",
+    "fetch",
+    "fetch_any",
+    "may_download",
+    "no_downloads",
+    "sha256",
+]
 
 logger = logging.getLogger(__name__)
 
 Receiver = Callable[[str, Path, bool], None]
 """Fills a file with what an address of its scheme holds (address, file, quiet); RuntimeError with the reason if not."""
+
+_allowed: ContextVar[bool] = ContextVar("allowed", default=True)
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Inside, what is not on this machine is an error and not a download, what huggingface_hub fetches included."""
+    token, online = _allowed.set(False), huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+        huggingface_hub.constants.HF_HUB_OFFLINE = online
+
+
+def may_download() -> bool:
+    """Whether files may be fetched; not so inside `no_downloads`."""
+    return _allowed.get()
 
 
 def fetch(url: str, target: Path, digest: str | None = None) -> Path:
@@ -52,6 +85,10 @@ def fetch_any(
         DownloadError: no address gave the file.
         RuntimeError: the disk did not take it.
     """
+    if not may_download():
+        if target.is_file() and any(source.expected.fault(target) is None for source in sources):
+            return target
+        raise DownloadError(f"{target} is not there, or not as expected, and nothing is downloaded now.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if target.is_file():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .clip import tokenize
+from .lengths import noted
 from .simple_tokenizer import get_tokenizer
 
 POSITIONS = ("end", "middle", "front")
@@ -107,13 +108,15 @@ def prompt_rows(space: LabelSpace, words: str | None, n_slots: int, position: st
             f"The context {text!r} has {n_words} tokens, so 0..{n_words} of them can be learnable slots, "
             f"got {n_slots}; give more words, or none for slots without initial words."
         )
-    ids = tokenize([f"{text} {name}.".lstrip() for name in space.cleaned], context_length)
+    shown = f"[{n_slots} rows] {{}}." if words is None else f"{text} {{}}.".lstrip()
+    names = noted(space.cleaned, shown, lambda name: f"{text} {name}.", context_length)
+    ids = tokenize([f"{text} {name}.".lstrip() for name in names], context_length)
     slots = torch.arange(1, 1 + n_slots).expand(len(space), -1)
     if position != "end":
         front = n_slots // 2 if position == "middle" else 0  # slots in front of the name
         rows = torch.arange(context_length).repeat(len(space), 1)
         moved = torch.empty_like(slots, memory_format=torch.contiguous_format)
-        for c, name in enumerate(space.cleaned):
+        for c, name in enumerate(names):
             n_name = len(encode(name))
             after = list(range(1 + n_slots, 1 + n_slots + n_name))  # the name, in the order of the words-first text
             order = [0, *range(1, 1 + front), *after, *range(1 + front, 1 + n_slots)]
@@ -132,7 +135,8 @@ def template_rows(space: LabelSpace, template: str, context_length: int) -> Toke
     """
     if "{}" not in template:
         raise ValueError(f'A template needs "{{}}" where the class name goes, got {template!r}.')
-    ids = tokenize([template.replace("{}", name) for name in space.cleaned], context_length)
+    names = noted(space.cleaned, template, lambda name: template.replace("{}", name), context_length)
+    ids = tokenize([template.replace("{}", name) for name in names], context_length)
     return TokenRows(ids, torch.empty(len(space), 0, dtype=torch.int64))
 
 

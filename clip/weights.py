@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .download import fetch, sha256
+from .download import fetch, may_download, sha256
 from .layouts import COMPACT_FORMAT, COMPACT_VERSION, ROWS, expand_token_table, save_compact, to_openai
 
 __all__ = ["MODELS", "cache_dir", "find_weights", "read_file", "read_weights", "save_compact"]
@@ -162,6 +162,11 @@ def _find_source(name: str, source: Source, folder: Path) -> Path:
         if isinstance(found, str):  # so that what is here, in either layout, is used without a network
             with contextlib.suppress(RuntimeError):  # damaged: named below
                 return _checked(Path(found))
+    if not may_download():
+        raise FileNotFoundError(
+            f"No weights of {name} on this machine, a run downloads them first; without a network put {source.url} at "
+            f"{archive}, or name a file of weights as the model."
+        )
     for repository, file in source.hub:
         try:
             return _checked(Path(huggingface_hub.hf_hub_download(repository, file)))

@@ -15,6 +15,8 @@ Where a run lies is said by tools/run_layout.py. A method is a folder of `script
       method: promptsrc                 # folder of scripts/
       key: TRAINER.PROMPTKD.TEACHER_DIR  # the entry that names the run folder
       configs: {base2new: {"*": vit_l14_ep20_bs8}}  # as above, for the teacher's training
+    published: {base2new, fewshot: rn50}  # protocols whose config for real data is that of a paper or its released code,
+                                        # or the one named here; "MaPLe xd" is that around a host (default: none)
     trains_on: target                   # other data sets and domains: xd_test trains on them itself (default: source)
 
 A pattern stands for a data set, or for a data set and a number of shots.
@@ -65,6 +67,7 @@ class MethodFiles:
     hosts: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     teacher: TeacherFiles | None = None
     trains_on: str = "source"
+    published: dict[str, str | None] = field(default_factory=dict)
 
     def config(self, key: str, dataset: str, shots: int, host: str = "") -> str:
         """Stem of the config of a protocol, a data set and a number of shots, around a host ("": the usual one).
@@ -145,6 +148,7 @@ def method_files(folder: str, root: Path = ROOT) -> MethodFiles:
             tree.get("hosts", {}),
             teacher,
             tree.get("trains_on", "source"),
+            tree.get("published", {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"{path} must name trainer and configs ({error!r}).") from None

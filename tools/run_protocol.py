@@ -27,8 +27,9 @@ NUMBER = re.compile(r"0|[1-9][0-9]*")
 USAGE = """\
 {about}
 
-Usage: bash {script} {arguments} [KEY VALUE ...]
+Usage: bash {script} {arguments} [KEY VALUE ...] [--dry-run]
 {help}  KEY VALUE  entries of the config to change, for example OPTIM.MAX_EPOCH 5 (then set OUTPUT, too)
+  --dry-run  only say what would be done and how long it takes, as train.py --dry-run does
 
 Example: bash {script} {example}
 
@@ -50,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] in (["-h"], ["--help"]):
         print(usage(method, protocol))
         return 0
+    dry = "--dry-run" in arguments
     try:
-        run, data = read_arguments(method, protocol, arguments, os.environ)
-        return start(run, data, os.environ)
+        run, data = read_arguments(method, protocol, [a for a in arguments if a != "--dry-run"], os.environ)
+        return start(run, data, os.environ, dry)
     except WrongUsage as error:
         print(f"error: {error}\n\n{usage(method, protocol)}", file=sys.stderr)
         return 2
@@ -138,14 +140,17 @@ def from_caller(path: str, env: Mapping[str, str]) -> str:
     return stripped.removeprefix(f"{ROOT}/")
 
 
-def start(run: Run, data: str, env: Mapping[str, str]) -> int:
+def start(run: Run, data: str, env: Mapping[str, str], dry: bool = False) -> int:
     """Say what is run and where; then skip it, or become train.py.
+
+    Args:
+        dry: make nothing, skip nothing, and have train.py only say what it would do.
 
     Raises:
         ProtocolError: the model that it tests is not trained, or the data root cannot be made.
         OtherConfig: the folder holds a finished run with another config.
     """
-    if run.dataset.startswith("shapes"):  # draws itself
+    if run.dataset.startswith("shapes") and not dry:  # draws itself
         try:
             os.makedirs(data, exist_ok=True)
         except OSError:
@@ -168,11 +173,13 @@ def start(run: Run, data: str, env: Mapping[str, str]) -> int:
     print(f"== {run.trainer} ({run.config}), {where}, seed {run.seed}\n   folder: {run.folder}")
     if state == "finished":
         print(f"   finished already: {result_line(run.folder)}")
-        return 0
+        if not dry:
+            return 0
     if state == "unfinished":
         print("   not finished: it goes on from its last checkpoint, if it has one")
     elif state == "stale":
         print("   finished, but with another model than the one to test now: it runs again")
+    flags += ["--dry-run"] if dry else []
     replace_process([*launcher(int(env.get("NPROC") or 1)), *command(run, data, flags)])
 
 

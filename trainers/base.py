@@ -163,6 +163,19 @@ class MethodTrainer(TrainerX):
         self.graph = Captured(self.gradients, trainables) if cfg.CUDA_GRAPH else None
         self.summary_names: list[str] = []
 
+    def check_cache(self, cfg: CN) -> None:
+        """Refuse keys of the cache that do not fit together, or not to the method.
+
+        Raises:
+            ValueError: so it is.
+        """
+        check_cache_keys(cfg)
+        if cfg.DATALOADER.CACHE and self.method.image_trains:
+            raise ValueError(
+                f"{cfg.TRAINER.NAME} changes the image encoder here, so its features can't be cached; leave "
+                "DATALOADER.CACHE empty."
+            )
+
     def build_cache(self) -> FeatureCache | None:
         """The cache of image features that DATALOADER.CACHE names, with the backbone's image tower reading it.
 
@@ -171,11 +184,7 @@ class MethodTrainer(TrainerX):
         """
         if not self.cfg.DATALOADER.CACHE:
             return None
-        if self.method.image_trains:
-            raise ValueError(
-                f"{self.cfg.TRAINER.NAME} changes the image encoder here, so its features can't be cached; leave "
-                "DATALOADER.CACHE empty."
-            )
+        self.check_cache(self.cfg)
         stop = partial(self.answer_stop, "while image features were computed")
         cache = FeatureCache(self.cfg, self.backbone, self.precision, self.device, stop)
         self.backbone.vision = CachedTower(self.backbone.vision.visual)
@@ -223,6 +232,13 @@ class MethodTrainer(TrainerX):
             self.method.before_training(lambda: (images for images, _ in self.plain_images("start", "first look")))
             for parameter in self.method.trainables().values():  # each process looked at its own part of the images
                 distributed.from_main(parameter)
+
+    def images_before_training(self) -> int:
+        """How many images `before_train` looks at where a run starts anew, for the estimate of a dry run."""
+        return len(self.train_images) if self.method.looks_first else 0
+
+    def ready_to_measure(self) -> None:
+        """Give the method what its first step needs and only `before_train` makes; the values do not matter."""
 
     @property
     def train_images(self) -> Sequence[Datum]:

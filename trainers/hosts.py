@@ -32,6 +32,7 @@ class HostedMethod(Method):
         self.image_trains = host.image_trains
         self.tied_to_classes = host.tied_to_classes
         self.learns_from_labels = host.learns_from_labels
+        self.looks_first = host.looks_first
 
     def trainables(self) -> dict[str, nn.Parameter]:
         own = {name: p for name, p in self.named_parameters() if not name.startswith("host.")}

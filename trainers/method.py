@@ -79,6 +79,7 @@ class Method(nn.Module):
     image_trains = False  # True: `image` is not frozen CLIP's
     tied_to_classes = False  # True: what is trained belongs to its classes and can't be used on others
     classification_weight = 1.0  # of the cross-entropy in the method's loss
+    looks_first = False  # True: `before_training` looks at the images
     learns_from_labels = True  # False: from a teacher, on the unlabelled images of DATASET.NUM_UNLABELLED
 
     def __init__(self, backbone: Backbone, space: LabelSpace):

@@ -11,7 +11,7 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import SplitDataset
 from datasets.shapes.domains import DOMAINS
-from datasets.shapes.files import IMAGES, ensure_rendered
+from datasets.shapes.files import IMAGES, drawn_by, ensure_rendered, fingerprint
 
 
 class RenderedDataset(SplitDataset):
@@ -27,6 +27,12 @@ class RenderedDataset(SplitDataset):
     @classmethod
     def find_folder(cls, root: Path) -> Path:
         return ensure_rendered(DOMAINS[cls.__name__], root)
+
+    @classmethod
+    def is_drawn(cls, root: Path) -> bool:
+        """Whether the pictures are below the data root, so that a run need not draw them."""
+        domain = DOMAINS[cls.__name__]
+        return drawn_by(root / domain.folder) == fingerprint(domain)
 
     @classmethod
     def draw_command(cls, root: Path) -> str:

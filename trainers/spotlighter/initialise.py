@@ -41,8 +41,7 @@ def fill_bank(trainer: Spotlighter) -> None:
     C, K, w = head.memory.prototypes.shape
     k, seed = head.options.top_k, max(cfg.SEED, 0)
     tokens, label, scores = [], [], []
-    source = some_images(trainer.train_images, C, method.learns_from_labels, seed)
-    for images, y in trainer.plain_images("bank", "memory bank", source):
+    for images, y in trainer.plain_images("bank", "memory bank", bank_images(trainer)):
         with torch.no_grad(), trainer.precision.autocast():
             tokens.append(best_tokens(method, images, max(k, K)).cpu())
             teacher = method.host.teacher(images)
@@ -64,6 +63,12 @@ def fill_bank(trainer: Spotlighter) -> None:
         initial_prototypes(rows, members, (C, K, w), k, init, seed) if distributed.is_main() else torch.empty(C, K, w)
     )
     head.memory.fill(distributed.from_main(bank))
+
+
+def bank_images(trainer: Spotlighter) -> list[Datum]:
+    """The training images that `fill_bank` looks at."""
+    n_cls, labelled = len(trainer.method.space), trainer.method.learns_from_labels
+    return some_images(trainer.train_images, n_cls, labelled, max(trainer.cfg.SEED, 0))
 
 
 def some_images(source: Sequence[Datum], n_cls: int, labelled: bool, seed: int) -> list[Datum]:

@@ -15,7 +15,8 @@ from trainers.base import declare_compute, declare_options, options_of
 from trainers.hosts import HostedTrainer, declare_host
 from trainers.method import Method
 from trainers.spotlighter.head import HeadOptions, SpotlighterHead
-from trainers.spotlighter.initialise import fill_bank
+from trainers.spotlighter.initialise import bank_images, fill_bank
+from trainers.spotlighter.memory import random_prototypes
 from trainers.spotlighter.method import SpotlighterMethod
 from trainers.spotlighter.release import ReleaseHead
 
@@ -95,6 +96,17 @@ class Spotlighter(HostedTrainer):
             raise ValueError(f"The memory bank was trained on other classes: {what}; train on the same ones, or anew.")
         if not head.memory.filled:
             fill_bank(self)
+
+    def images_before_training(self) -> int:
+        own = 0 if isinstance(self.method.head, ReleaseHead) else len(bank_images(self))
+        return super().images_before_training() + own
+
+    def ready_to_measure(self) -> None:
+        """A bank of random prototypes."""
+        head = self.method.head
+        if isinstance(head, SpotlighterHead) and not head.memory.filled:
+            C, K, w = head.memory.prototypes.shape
+            head.memory.fill(random_prototypes((C, K, w), 1.0, 0))
 
     def test(self, split: str | None = None) -> float:
         """As in the engine.

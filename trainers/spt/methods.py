@@ -36,6 +36,7 @@ class SelfPrompted(PromptedMethod):
         super().__init__(backbone, space, None, image_prompts, words)
         self.tower: PlainTower = ClipTower(backbone.vision)
         self.start = start
+        self.looks_first = start.strategy != "normal"
 
     def prompt_rows(self) -> list[nn.Parameter]:
         assert self.image_prompts is not None
@@ -88,6 +89,7 @@ class LinearSelfPrompted(Method):
         nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
         nn.init.zeros_(self.head.bias)
         self.tower, self.start, self.inject, self.readout = tower, start, inject, readout
+        self.looks_first = start.strategy != "normal"
         stacked_prompts(list(self.rows), inject)  # refuses a wrong `inject` now, not in the first step
 
     def prompt_rows(self) -> list[nn.Parameter]:

@@ -80,8 +80,13 @@ class RecordedTrainer(TrainerBase):
         print(f"The run in {self.output_dir} is finished{result}; delete the folder to train again")
         return True
 
-    def _begin_training(self) -> None:
-        """Find out where to start, and make sure that the output folder can be written."""
+    def check_training(self) -> None:
+        """Refuse what can't be trained.
+
+        Raises:
+            RuntimeError: no model is registered.
+            ValueError: a number is out of range.
+        """
         if not self._models:
             raise RuntimeError(
                 f"There is nothing to train: TRAINER.NAME {self.cfg.TRAINER.NAME} registers no model; use --eval-only."
@@ -92,27 +97,18 @@ class RecordedTrainer(TrainerBase):
             raise ValueError(
                 f"OPTIM.MAX_EPOCH must be at least 1, got {self.cfg.OPTIM.MAX_EPOCH}; only test: --eval-only."
             )
+
+    def _begin_training(self) -> None:
+        """Find out where to start, and make sure that the output folder can be written."""
+        self.check_training()
         self._mode = "train"
         self._record = record.open_record(self.output_dir, "train", record.collect_facts(self))
-        self.start_epoch = self.resume_model_if_exist(self._resume_folder())
+        self.start_epoch = self.resume_model_if_exist(resume.start_folder(self.output_dir, self.cfg.RESUME))
         agreement.refuse_other_start(self)
         self._record.write()
         if distributed.is_main():
             remove_leftovers(self.output_dir)
         self._saved_at = time.monotonic()
-
-    def _resume_folder(self) -> str:
-        """`RESUME`, or the output folder; but a run that went on from `RESUME` and was interrupted goes on from itself.
-
-        Raises:
-            FileNotFoundError: `RESUME` is no folder.
-        """
-        wanted = self.cfg.RESUME
-        if not wanted or (Path(self.output_dir) / resume.FILE).is_file():
-            return self.output_dir
-        if not os.path.isdir(wanted) and os.path.abspath(wanted) != os.path.abspath(self.output_dir):
-            raise FileNotFoundError(f"RESUME is {wanted}, but there is no such folder; correct it, or leave it empty.")
-        return wanted
 
     def resume_model_if_exist(self, directory: str | os.PathLike) -> int:
         """Continue from a folder's resume file, exactly; without one, from its newest saved models, as Dassl does.

@@ -116,6 +116,21 @@ def capture(trainer: Any, epoch: int, batch: int, rng_epoch: dict[str, Any], rng
 LOADERS = ("train_loader_x", "train_loader_u")
 
 
+def start_folder(output_dir: str, wanted: str) -> str:
+    """Where a run starts from: the folder `wanted`, which RESUME names, or the output folder.
+
+    A run that went on from `wanted` and was interrupted goes on from itself.
+
+    Raises:
+        FileNotFoundError: `wanted` is no folder.
+    """
+    if not wanted or (Path(output_dir) / FILE).is_file():
+        return output_dir
+    if not os.path.isdir(wanted) and os.path.abspath(wanted) != os.path.abspath(output_dir):
+        raise FileNotFoundError(f"RESUME is {wanted}, but there is no such folder; correct it, or leave it empty.")
+    return wanted
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read a resume file.
 
@@ -132,8 +147,8 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def apply(trainer: Any, state: dict[str, Any], path: Path) -> None:
-    """Put the saved state into a trainer's live objects; generators and record are left to the caller.
+def check(trainer: Any, state: dict[str, Any], path: Path) -> None:
+    """Make sure that a trainer can go on from a saved state.
 
     Raises:
         ValueError: the run's config is another than the saved one.
@@ -151,6 +166,15 @@ def apply(trainer: Any, state: dict[str, Any], path: Path) -> None:
             "split, or choose another OUTPUT_DIR."
         )
     trainer.check_checkpoint_facts(state["made_with"], path)
+
+
+def apply(trainer: Any, state: dict[str, Any], path: Path) -> None:
+    """Put the saved state into a trainer's live objects; generators and record are left to the caller.
+
+    Raises:
+        ValueError, RuntimeError: as `check`.
+    """
+    check(trainer, state, path)
     for name, model in trainer._models.items():
         load_exactly(model, state["models"][name], path)
         if trainer._optims[name] is not None:
