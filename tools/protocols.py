@@ -15,8 +15,8 @@ Where a run lies is said by tools/run_layout.py. A method is a folder of `script
       method: promptsrc                 # folder of scripts/
       key: TRAINER.PROMPTKD.TEACHER_DIR  # the entry that names the run folder
       configs: {base2new: {"*": vit_l14_ep20_bs8}}  # as above, for the teacher's training
-    published: {base2new, fewshot: rn50}  # protocols whose config for real data is that of a paper or its released code,
-                                        # or the one named here; "MaPLe xd" is that around a host (default: none)
+    published: {xd, fewshot: rn50}      # protocols whose config for real data is that of a paper or its code, or
+                                        # the one named here; "MaPLe xd" is that around a host (default: none)
     trains_on: target                   # other data sets and domains: xd_test trains on them itself (default: source)
 
 A pattern stands for a data set, or for a data set and a number of shots.

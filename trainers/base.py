@@ -163,19 +163,6 @@ class MethodTrainer(TrainerX):
         self.graph = Captured(self.gradients, trainables) if cfg.CUDA_GRAPH else None
         self.summary_names: list[str] = []
 
-    def check_cache(self, cfg: CN) -> None:
-        """Refuse keys of the cache that do not fit together, or not to the method.
-
-        Raises:
-            ValueError: so it is.
-        """
-        check_cache_keys(cfg)
-        if cfg.DATALOADER.CACHE and self.method.image_trains:
-            raise ValueError(
-                f"{cfg.TRAINER.NAME} changes the image encoder here, so its features can't be cached; leave "
-                "DATALOADER.CACHE empty."
-            )
-
     def build_cache(self) -> FeatureCache | None:
         """The cache of image features that DATALOADER.CACHE names, with the backbone's image tower reading it.
 
@@ -184,7 +171,11 @@ class MethodTrainer(TrainerX):
         """
         if not self.cfg.DATALOADER.CACHE:
             return None
-        self.check_cache(self.cfg)
+        if self.method.image_trains:
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME} changes the image encoder here, so its features can't be cached; leave "
+                "DATALOADER.CACHE empty."
+            )
         stop = partial(self.answer_stop, "while image features were computed")
         cache = FeatureCache(self.cfg, self.backbone, self.precision, self.device, stop)
         self.backbone.vision = CachedTower(self.backbone.vision.visual)

@@ -56,10 +56,9 @@ def dry_run(args: Namespace, cfg: CN, configuration: Callable[[str], CN]) -> Non
                     trainer.check_training()
                 elif args.eval_only:
                     trainer.load_model(args.model_dir, epoch=args.load_epoch)
-                if isinstance(trainer, MethodTrainer):
-                    trainer.check_cache(cfg)
                 measured = measure(trainer, trains)
-            trainer.cfg = cfg  # resuming asks for what was typed
+                trainer.cfg = cfg
+                refuse_cache(trainer)
             outlook = evaluation_outlook(cfg) if args.eval_only else training_outlook(trainer, cfg)
     finally:
         set_rng_state(generators)
@@ -121,6 +120,19 @@ def refuse_undrawn(cfg: CN) -> None:
             f"No pictures of {name} below {root}; a run draws them first, or draw them now with: "
             f"{reader.draw_command(root)}."
         )
+
+
+def refuse_cache(trainer: Any) -> None:
+    """What the run would say of DATALOADER.CACHE, without which the trainer was made and measured; reads no features.
+
+    Raises:
+        ValueError: as the run.
+    """
+    if isinstance(trainer, MethodTrainer):
+        trainer.check_cfg(trainer.cfg)
+        trainer.feature_cache = trainer.build_cache()
+        for loader in (trainer.train_loader_x, trainer.val_loader, trainer.test_loader):
+            trainer.cached(loader)
 
 
 def refuse(outlook: Outlook, texts: Mapping[str, TextLengths]) -> None:
