@@ -26,7 +26,7 @@ from datasets.layout import data_root
 from datasets.shapes import RenderedDataset
 from tools.dry_run import report
 from tools.dry_run.folder import Outlook, evaluation_outlook, training_outlook
-from tools.dry_run.measure import Measured, measure
+from tools.dry_run.timing import Measured, measure
 from tools.dry_run.recipe import recipe_lines
 from trainers.base import MethodTrainer
 

@@ -14,7 +14,7 @@ from clip.weights import MODELS, find_weights
 from dassl import distributed
 from dassl.engine.record import count_parameters
 from tools.dry_run.folder import Outlook
-from tools.dry_run.measure import TIMED, WARM_UP, Measured, estimate, gib, step_loaders, steps_an_epoch
+from tools.dry_run.timing import TIMED, WARM_UP, Measured, estimate, gib, step_loaders, steps_an_epoch
 from tools.run_names import shots_title
 from trainers.base import MethodTrainer
 from trainers.method import Method
