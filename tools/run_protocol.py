@@ -172,7 +172,7 @@ def start(run: Run, data: str, env: Mapping[str, str], dry: bool = False) -> int
         where += f", {shots_title(run.shots)}"
     print(f"== {run.trainer} ({run.config}), {where}, seed {run.seed}\n   folder: {run.folder}")
     if state == "finished":
-        print(f"   finished already: {result_line(run.folder)}")
+        print(f"   finished already: {result_line(run.folder)}" + ("; without --dry-run it would be left alone" * dry))
         if not dry:
             return 0
     if state == "unfinished":

@@ -13,10 +13,21 @@ import urllib.error
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from clip import transfer
-from clip.download import DownloadError, Expected, Source, WrongFileError, fetch, fetch_any, sha256
+from clip.download import (
+    DownloadError,
+    Expected,
+    Source,
+    WrongFileError,
+    fetch,
+    fetch_any,
+    may_download,
+    no_downloads,
+    sha256,
+)
 
 CONTENT = bytes(range(256)) * 400  # 100 kB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -404,3 +415,22 @@ def test_lines_where_there_is_no_terminal(server, tmp_path, monkeypatch, caplog)
     caplog.clear()
     fetch_any([Source(f"{server.url}/ok/file.pt")], tmp_path / "quiet.pt", quiet=True)
     assert caplog.text == ""
+
+
+def test_inside_no_downloads_only_what_is_here_is_taken(tmp_path, server):
+    target = tmp_path / "folder" / "file.pt"
+    with no_downloads():
+        assert not may_download()
+        assert huggingface_hub.constants.HF_HUB_OFFLINE
+        with pytest.raises(DownloadError, match=r"file.pt is not there, or not as expected, and nothing is downloaded"):
+            fetch(f"{server.url}/ok/file.pt", target, DIGEST)
+        assert not target.parent.exists()
+        target.parent.mkdir()
+        target.write_bytes(CONTENT)
+        assert fetch(f"{server.url}/ok/file.pt", target, DIGEST) == target
+        target.write_bytes(b"other")
+        with pytest.raises(DownloadError, match="nothing is downloaded now"):
+            fetch(f"{server.url}/ok/file.pt", target, DIGEST)
+    assert server.requests == []
+    assert may_download()
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from clip import weights
+from clip.download import no_downloads
 from clip.model import build_model
 from clip.weights import MODELS, SOURCES, find_weights, read_file, read_weights
 
@@ -210,6 +211,21 @@ def test_without_a_network_one_sentence_says_what_to_do(cache, offline):
         f"download {url} elsewhere and put it at {target}, or name a file of weights as the model."
     )
     assert [first for first, _ in offline] == ["timm/vit_base_patch16_clip_224.openai", url]  # the hub is asked once
+
+
+def test_inside_no_downloads_nobody_is_asked(cache, offline, tmp_path, monkeypatch):
+    with no_downloads():
+        with pytest.raises(FileNotFoundError) as error:
+            find_weights("ViT-B/16")
+        assert str(error.value) == (
+            "No weights of ViT-B/16 on this machine, a run downloads them first; without a network put "
+            f"{SOURCES['ViT-B/16'].url} at {cache / 'ViT-B-16.pt'}, or name a file of weights as the model."
+        )
+        here = tmp_path / "open_clip_model.safetensors"
+        here.touch()
+        monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: str(here))
+        assert find_weights("ViT-B/16") == here
+    assert offline == []
 
 
 def test_a_damaged_archive_is_named(cache, offline):

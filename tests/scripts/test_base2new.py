@@ -161,6 +161,24 @@ def test_finished_run_with_other_values_than_the_config_file_is_refused(copy):
     assert len(copy.calls) == 1
 
 
+def test_a_dry_run_makes_nothing_and_skips_nothing(copy, tmp_path):
+    script = ("scripts/coop/base2new_train.sh", "shapes", 1)
+    data = tmp_path / "new" / "data"
+    done = copy.run(*script, "OPTIM.LR", "0.02", "--dry-run", DATA=str(data))
+    assert done.returncode == 0, done.stderr
+    expected = command(TRAIN, "--dry-run", root=str(data), extra=("OPTIM.LR", "0.02"))
+    assert copy.calls == [expected]
+    assert not data.exists()
+    # the stand-in for train.py does not know the flag and has made the run
+    done = copy.run(*script, "--dry-run", "OPTIM.LR", "0.02", DATA=str(data))
+    assert "finished already: 61.00% (4 s); without --dry-run it would be left alone" in done.stdout
+    assert copy.calls == [expected, expected]
+    assert copy.run(*script, "OPTIM.LR", "0.3", "--dry-run").returncode == 3
+    done = copy.run("scripts/coop/base2new_test.sh", "shapes", 2, "--dry-run")
+    assert "no finished training in" in done.stderr
+    assert "--dry-run  only say what would be done" in copy.run(script[0], "--help").stdout
+
+
 def test_a_test_of_another_epoch_runs_again(copy):
     copy.run("scripts/coop/base2new_train.sh", "shapes", 1)
     script = ("scripts/coop/base2new_test.sh", "shapes", 1)

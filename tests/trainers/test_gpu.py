@@ -1,8 +1,11 @@
 """On a GPU: a training step only queues work, and what is trained is what the CPU trains."""
 
+import re
+
 import pytest
 import torch
 
+import train
 from tests.trainers.every import STEPPED, TRAINED, logits_of, node_of
 from trainers.captured import WARM_UPS
 
@@ -78,3 +81,14 @@ def test_the_gpu_trains_what_the_cpu_does(make_any, name):
         trainer.train()
         trained[device] = logits_of(trainer, images.to(device)).cpu()
     torch.testing.assert_close(trained["cuda"], trained["cpu"], atol=0.02, rtol=1e-3)
+
+
+def test_a_dry_run_counts_the_memory_of_the_gpu(command, capsys):
+    flags = ("--dry-run",)
+    argv = command("DEVICE", "cuda", "TRAINER.COOP.N_CTX", "2", flags=flags)
+    train.main(train.parse_args(argv))
+    out = capsys.readouterr().out
+    assert "Estimate for cuda, from 3 steps" in out
+    assert re.search(
+        rf"memory +\d\.\d GiB of \d+\.\d GiB on {re.escape(torch.cuda.get_device_name())}, tensors at their peak", out
+    )

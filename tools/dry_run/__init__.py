@@ -26,8 +26,8 @@ from datasets.layout import data_root
 from datasets.shapes import RenderedDataset
 from tools.dry_run import report
 from tools.dry_run.folder import Outlook, evaluation_outlook, training_outlook
-from tools.dry_run.timing import Measured, measure
 from tools.dry_run.recipe import recipe_lines
+from tools.dry_run.timing import Measured, measure
 from trainers.base import MethodTrainer
 
 TOLD = ("Warning:", "Note:")  # lines of a trainer's making that are passed on

@@ -11,6 +11,7 @@ from yacs.config import CfgNode as CN
 
 from dassl.engine import record, resume
 from dassl.utils.torchtools import load_checkpoint
+from tools.dry_run.words import plural
 from tools.run_state import state_of
 
 
@@ -53,8 +54,8 @@ def training_outlook(trainer: Any, cfg: CN) -> Outlook:
             state = resume.read(start / resume.FILE)
             resume.check(trainer, state, start / resume.FILE)
             epoch, batch = state["epoch"], state["batch"]
-            does = f"goes on from {start / resume.FILE}: {epoch} epochs and {batch} batches are done"
-            return Outlook(found, does, done=(epoch, batch))
+            done = f"{plural(epoch, 'epoch')} and {plural(batch, 'batch', 'batches')} done"
+            return Outlook(found, f"goes on from {start / resume.FILE}: {done}", done=(epoch, batch))
         paths = trainer._newest_of_all(start)
     except (ValueError, RuntimeError, OSError) as error:
         return Outlook(found, "refuses to start", str(error))
@@ -72,7 +73,7 @@ def _from_models(found: str, start: Path, path: Path, cfg: CN) -> Outlook:
         epoch = int(load_checkpoint(path)["epoch"])
     except (ValueError, RuntimeError) as error:
         return Outlook(found, "refuses to start", str(error))
-    return Outlook(found, f"goes on from {path}: {epoch} epochs are done", done=(epoch, 0))
+    return Outlook(found, f"goes on from {path}: {plural(epoch, 'epoch')} done", done=(epoch, 0))
 
 
 def evaluation_outlook(cfg: CN) -> Outlook:

@@ -14,7 +14,8 @@ from clip.weights import MODELS, find_weights
 from dassl import distributed
 from dassl.engine.record import count_parameters
 from tools.dry_run.folder import Outlook
-from tools.dry_run.timing import TIMED, WARM_UP, Measured, estimate, gib, step_loaders, steps_an_epoch
+from tools.dry_run.timing import TIMED, WARM_UP, Measured, estimate, step_loaders, steps_an_epoch
+from tools.dry_run.words import gib, plural, seconds
 from tools.run_names import shots_title
 from trainers.base import MethodTrainer
 from trainers.method import Method
@@ -36,13 +37,14 @@ def method_lines(trainer: Any, cfg: CN) -> Lines:
     host = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), CN()).get("HOST", "")
     counts = count_parameters(trainer)
     tensors, scalars = counts["trainable_tensors"], counts["trainable_scalars"]
-    if isinstance(trainer, MethodTrainer):
+    ours = isinstance(trainer, MethodTrainer)
+    if ours:
         trained = list(trainer.method.trainables().values())
         tensors, scalars = len(trained), sum(p.numel() for p in trained)
     backbone = cfg.MODEL.BACKBONE.NAME or "–"
     lines = [
         ("method", cfg.TRAINER.NAME + (f" around {host}" if host else "")),
-        ("backbone", f"{backbone}, {find_weights(backbone)}" if backbone in MODELS else backbone),
+        ("backbone", f"{backbone}, {find_weights(backbone)}" if ours and backbone in MODELS else backbone),
         ("trained", f"{plural(tensors, 'tensor')}, {plural(scalars, 'scalar')}"),
         ("frozen", plural(counts["total_scalars"] - scalars, "scalar")),
     ]
@@ -50,7 +52,7 @@ def method_lines(trainer: Any, cfg: CN) -> Lines:
     if teacher is not None:
         inside = sum(p.numel() for module in (teacher, teacher.backbone) for p in module.parameters())
         lines.append(("teacher", f"{type(teacher).__name__} on {teacher.backbone.name}, {plural(inside, 'scalar')}"))
-    if not isinstance(trainer, MethodTrainer):
+    if not ours:
         lines.append(("note", "a trainer of another project: what only its own code knows is left out"))
     return lines
 
@@ -121,7 +123,7 @@ def estimate_section(trainer: Any, cfg: CN, measured: Measured, outlook: Outlook
 
 
 def beside(workers: int) -> str:
-    return f", {plural(workers, 'process')} loading beside it" if workers else ""
+    return f", {plural(workers, 'process', 'processes')} loading beside it" if workers else ""
 
 
 def text_lines(trainer: Any, texts: Mapping[str, TextLengths]) -> Lines:
@@ -145,17 +147,3 @@ def text_lines(trainer: Any, texts: Mapping[str, TextLengths]) -> Lines:
 def room(kind: TextLengths) -> str:
     """The sum that leaves the budget."""
     return f"{kind.limit} tokens - {kind.overhead} of start, end and sentence = {kind.budget} for a class name"
-
-
-def plural(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
-
-
-def seconds(value: float) -> str:
-    """A duration in two units at most."""
-    if value < 10:
-        return f"{value:.3f} s" if value < 1 else f"{value:.1f} s"
-    if value < 120:
-        return f"{value:.0f} s"
-    minutes = round(value / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -15,6 +15,7 @@ import torch
 from dassl import distributed
 from dassl.engine import SimpleTrainer, TrainerX, TrainerXU
 from dassl.engine.simple import CHOSEN_ON
+from tools.dry_run.words import gib
 from trainers.base import MethodTrainer
 
 WARM_UP, TIMED = 1, 3  # steps
@@ -106,10 +107,6 @@ def peak_memory(device: torch.device) -> tuple[int | None, str]:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident, of this process at its peak"
-
-
-def gib(n_bytes: float) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB"
 
 
 def _measured_steps(trainer: Any) -> BatchTime:

@@ -1,23 +1,29 @@
 """`train.py --dry-run` on toy data: every line of the report, every refusal, and that nothing is left behind."""
 
+import importlib.util
 import json
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from yacs.config import CfgNode as CN
 
+import clip.clip as openai_clip
 import train
 from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.resume import rng_state
 from datasets.shapes import Shapes
 from tests.conftest import TINY
-from tests.tools.dry_run.conftest import files_below
+from tests.dassl.engine.test_distributed import torchrun
+from tests.tools.dry_run.conftest import files_below, sections
 from trainers.coop import CoOpMethod
 from trainers.method import StepOutput
 
+ROOT = Path(__file__).resolve().parents[3]
 BASE = ("DATASET.SUBSAMPLE_CLASSES", "base", "TRAINER.COOP.N_CTX", "4")
 FROZEN = sum(p.numel() for p in CLIP(TINY).parameters())
 DURATION = r"\d+\.?\d* (s|min)"
@@ -281,3 +287,48 @@ def test_a_model_that_is_not_there(refused, tmp_path):
     assert "--model-dir" in refused(*BASE, flags=("--eval-only",))
     flags = ("--eval-only", "--model-dir", str(tmp_path / "nowhere"), "--load-epoch", "2")
     assert "nowhere" in refused(*BASE, flags=flags)
+
+
+# --- other kinds of runs
+
+
+def test_a_trainer_of_another_project(dry, refused, monkeypatch, tiny_weights, tmp_path, renamed):
+    path = ROOT / "tests" / "third_party" / "family_trainer.py"
+    spec = importlib.util.spec_from_file_location("tests.third_party.family_again", path)
+    family = importlib.util.module_from_spec(spec)
+    others = {name: entry for name, entry in TRAINER_REGISTRY._entries.items() if name != "FamilyTrainer"}
+    monkeypatch.setattr(TRAINER_REGISTRY, "_entries", others)  # that of the family's own tests may be there
+    spec.loader.exec_module(family)
+    extend = staticmethod(lambda cfg: setattr(cfg.TRAINER, "FAMILY", CN({"N_CTX": 4, "PREC": "fp32"})))
+    monkeypatch.setattr(family.FamilyTrainer, "extend_cfg", extend, raising=False)
+    monkeypatch.setitem(openai_clip._MODELS, "tiny", "somewhere/tiny.pt")
+    monkeypatch.setattr(openai_clip, "_download", lambda url: str(tiny_weights))
+    opts = ("DATASET.SUBSAMPLE_CLASSES", "base", "MODEL.BACKBONE.NAME", "tiny")
+    code, found, _, err = dry(*opts, trainer="FamilyTrainer")
+    assert code == 0, err
+    assert dict(found["Method"])["trained"] == "1 tensor, 256 scalars"
+    assert found["Method"][-1][1].startswith("a trainer of another project")
+    assert ("steps", "3 an epoch, 6 in 2 epochs") in found["Data"]
+    assert "Estimate for cpu, from 3 steps behind 1 to warm up, and one test batch" in found
+    assert found["Text"] == [("tokens", "FamilyTrainer makes its texts itself; they are not counted")]
+    assert found["Published recipe"] == [("none", "nothing is published for FamilyTrainer trained on base classes")]
+    assert not (tmp_path / "run").exists()
+    renamed(*LONG)
+    assert "does not fit the context of 77" in refused(*opts, trainer="FamilyTrainer")
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_report(command, tmp_path):
+    script = tmp_path / "toy_train.py"
+    script.write_text("import sys\nimport tests.conftest\nimport train\nsys.exit(train.run())\n")
+    argv = command(*BASE, "DATALOADER.TEST.BATCH_SIZE", "3", flags=("--dry-run",))
+    done = torchrun(*argv, script=script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Dry run: nothing is trained") == 1
+    found = sections(done.stdout)
+    assert ("batch size", "4 in training, 3 in tests; divided among 2 processes") in found["Data"]
+    assert ("steps", "3 an epoch, 6 in 2 epochs") in found["Data"]
+    assert not (tmp_path / "run").exists()
+    done = torchrun(*argv, "DATALOADER.TRAIN_X.BATCH_SIZE", "1", script=script)
+    assert done.returncode != 0
+    assert "A batch of 1 images cannot be divided among 2 processes" in done.stderr

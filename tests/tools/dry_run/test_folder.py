@@ -52,7 +52,7 @@ def test_an_interrupted_run_goes_on(dry, interrupted, run_trainer, tmp_path):
     path = tmp_path / "run" / "resume.pth.tar"
     assert folder_lines(found) == (
         "an unfinished training run",
-        f"goes on from {path}: 1 epochs and 2 batches are done",
+        f"goes on from {path}: 1 epoch and 2 batches done",
     )
     assert steps(found) == "1 step"
     assert files_below(tmp_path) == before
@@ -88,7 +88,7 @@ def test_a_run_without_resume_file_goes_on_from_its_models(dry, run_trainer, tmp
     (model.parent / "checkpoint").write_text(model.name + "\n")
     code, found, _, _ = dry(*BASE)
     assert code == 0
-    assert folder_lines(found) == ("an unfinished training run", f"goes on from {model}: 1 epochs are done")
+    assert folder_lines(found) == ("an unfinished training run", f"goes on from {model}: 1 epoch done")
     assert steps(found) == "3 steps"
     code, found, _, err = dry(*BASE, "OPTIM.LR", "0.3")
     assert code == 1
@@ -100,7 +100,7 @@ def test_resume_names_the_start(dry, refused, interrupted, tmp_path):
     code, found, _, _ = dry(*BASE, "RESUME", str(tmp_path / "first"))
     assert code == 0
     start = tmp_path / "first" / "resume.pth.tar"
-    assert folder_lines(found)[1] == f"goes on from {start}: 1 epochs and 2 batches are done"
+    assert folder_lines(found)[1] == f"goes on from {start}: 1 epoch and 2 batches done"
     nowhere = tmp_path / "nowhere"
     assert refused(*BASE, "RESUME", str(nowhere)).startswith(f"RESUME is {nowhere}, but there is no such folder")
 

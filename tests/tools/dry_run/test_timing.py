@@ -7,7 +7,7 @@ import torch
 
 from tools.dry_run import timing
 from tools.dry_run.timing import BatchTime, Measured, estimate, peak_memory
-from tools.dry_run.report import seconds
+from tools.dry_run.words import plural, seconds
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,8 @@ def test_cores_are_shared_by_the_processes_of_a_machine(monkeypatch):
 )
 def test_durations(value, shown):
     assert seconds(value) == shown
+
+
+def test_numbers_of_things():
+    assert [plural(n, "step") for n in (0, 1, 1200)] == ["0 steps", "1 step", "1,200 steps"]
+    assert [plural(n, "batch", "batches") for n in (1, 2)] == ["1 batch", "2 batches"]
