@@ -11,6 +11,7 @@
 #   TEACHER_SEED  seed of the teacher that a distilling method learns from (default: 1)
 #   NPROC   processes of a run, each with a GPU of this machine (default: 1; see docs/many_gpus.md)
 #   LOADEP  epoch that a test loads, or best (default: the one that training ended with, read from its metrics.json)
+# With --dry-run at the end of its line a script only says what it would do, how long it takes and what stands in its way.
 set -euo pipefail
 unset CDPATH # with it, cd may go elsewhere, and prints
 

@@ -30,7 +30,7 @@ from tools.dry_run.recipe import recipe_lines
 from tools.dry_run.timing import Measured, measure
 from trainers.base import MethodTrainer
 
-TOLD = ("Warning:", "Note:")  # lines of a trainer's making that are passed on
+TOLD = ("Warning:", "Note:", "Cannot read the image")  # lines of a trainer's making that are passed on
 
 
 def dry_run(args: Namespace, cfg: CN, configuration: Callable[[str], CN]) -> None:
@@ -156,7 +156,8 @@ def refuse(outlook: Outlook, texts: Mapping[str, TextLengths]) -> None:
 @contextlib.contextmanager
 def told() -> Iterator[list[str]]:
     """Inside, what is printed is kept back; the list then holds its warnings and notes."""
-    kept, lines = io.StringIO(), []
+    kept = io.StringIO()
+    lines: list[str] = []
     with contextlib.redirect_stdout(kept):
         yield lines
     lines += [line for line in kept.getvalue().splitlines() if line.startswith(TOLD)]

@@ -111,7 +111,8 @@ def estimate_section(trainer: Any, cfg: CN, measured: Measured, outlook: Outlook
     elif trains:
         lines.append(("training", "not estimated: the trainer's epochs are not made of steps that can be run alone"))
     if looks_at:
-        lines.insert(1, ("before", f"{seconds(found.first_look)} to look at {plural(looks_at, 'image')} first"))
+        looked = f"{seconds(found.first_look)} to look at {plural(looks_at, 'image')} first"
+        lines.insert(1, ("before", f"{looked}, what is made of them not counted"))
     lines.append(("tests", f"{seconds(found.evaluation)} for {plural(found.n_evaluations, 'test')}"))
     if found.total is not None:
         lines.append(("in all", f"{seconds(found.total)}, the start of the program left out"))

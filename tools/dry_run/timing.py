@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,7 @@ def _measured_steps(trainer: Any) -> BatchTime:
     return BatchTime(*map(statistics.median, parts))
 
 
-def _endless_steps(trainer: Any) -> Iterator[Any]:
+def _endless_steps(trainer: Any) -> Generator[Any, None, None]:
     """Batches of the first epoch; once more where it is shorter than what is measured."""
     loaders = step_loaders(trainer)
     while True:

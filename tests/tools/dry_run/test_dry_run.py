@@ -149,7 +149,7 @@ def test_a_method_around_a_host(dry):
     assert code == 0
     assert found["Method"][0] == ("method", "Spotlighter around CoOp")
     (estimate,) = [dict(lines) for title, lines in found.items() if title.startswith("Estimate")]
-    assert re.fullmatch(f"{DURATION} to look at 12 images first", estimate["before"])
+    assert re.fullmatch(f"{DURATION} to look at 12 images first, what is made of them not counted", estimate["before"])
     assert list(estimate) == ["a step", "before", "training", "tests", "in all", "memory"]
 
 
