@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from dassl.utils.files import write_json_file
@@ -18,6 +20,18 @@ from datasets.splits import VAL_SHOTS, Item, Split, by_label, sample_few_shot, s
 
 SCHEMA = 1
 FOLDER = "split_fewshot"
+
+_kept: ContextVar[bool] = ContextVar("kept", default=True)
+
+
+@contextmanager
+def samples_not_kept() -> Iterator[None]:
+    """Inside, samples are read as ever, but those that are drawn are not written."""
+    token = _kept.set(False)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def few_shot(
@@ -42,6 +56,8 @@ def few_shot(
     if kept is not None:
         return kept
     sample = sample_few_shot(split, shots, sample_generator(seed), name, take_whole)
+    if not _kept.get():
+        return sample
     paths = {"train": [item.path for item in sample.train], "val": [item.path for item in sample.val]}
     try:
         write_json_file(path, {**facts, **paths})

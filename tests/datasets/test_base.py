@@ -13,6 +13,7 @@ from yacs.config import CfgNode as CN
 
 from datasets.base import SplitDataset
 from datasets.errors import DatasetError, DatasetMissing
+from datasets.samples import samples_not_kept
 from datasets.splits import Item, Split, read_split, sample_few_shot, sample_generator, save_split
 
 
@@ -316,6 +317,15 @@ def test_sample_that_cannot_be_kept(root: Path, capsys: pytest.CaptureFixture[st
     (root / "pets" / "split_fewshot").touch()  # in the way
     assert len(Pets(config(root, shots=2)).train_x) == 6
     assert "Note: the sample is not kept, which changes no result: Cannot write" in capsys.readouterr().out
+
+
+def test_samples_are_not_kept_where_they_must_not(root: Path) -> None:
+    with samples_not_kept():
+        drawn = Pets(config(root, shots=2)).train_x
+        assert not (root / "pets" / "split_fewshot").exists()
+    kept = Pets(config(root, shots=2)).train_x
+    assert (root / "pets" / "split_fewshot").is_dir()
+    assert [item.impath for item in drawn] == [item.impath for item in kept]
 
 
 def test_unseeded_samples_are_not_kept(root: Path) -> None:

@@ -23,6 +23,7 @@ from dassl.engine import build_trainer
 from dassl.engine.resume import rng_state, set_rng_state
 from datasets.errors import DatasetMissing
 from datasets.layout import data_root
+from datasets.samples import samples_not_kept
 from datasets.shapes import RenderedDataset
 from tools.dry_run import report
 from tools.dry_run.folder import Outlook, evaluation_outlook, training_outlook
@@ -48,7 +49,7 @@ def dry_run(args: Namespace, cfg: CN, configuration: Callable[[str], CN]) -> Non
     trains = not (args.eval_only or args.no_train)
     generators = rng_state()
     try:
-        with tempfile.TemporaryDirectory() as place, no_downloads(), watch_texts() as texts:
+        with tempfile.TemporaryDirectory() as place, no_traces(), watch_texts() as texts:
             refuse_undrawn(cfg)
             with told() as lines:
                 trainer = build_trainer(without_traces(cfg, place))
@@ -151,6 +152,13 @@ def refuse(outlook: Outlook, texts: Mapping[str, TextLengths]) -> None:
             f"{names} too long for the text tower's {limit} tokens, as listed above; shorten the names, or take a "
             "shorter context."
         )
+
+
+@contextlib.contextmanager
+def no_traces() -> Iterator[None]:
+    """Inside, nothing is downloaded, and no few-shot sample is kept beside the data."""
+    with no_downloads(), samples_not_kept():
+        yield
 
 
 @contextlib.contextmanager

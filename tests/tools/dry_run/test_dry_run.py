@@ -17,7 +17,7 @@ from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.resume import rng_state
 from datasets.shapes import Shapes
-from tests.conftest import TINY
+from tests.conftest import TINY, square
 from tests.dassl.engine.test_distributed import torchrun
 from tests.tools.dry_run.conftest import files_below, sections
 from trainers.coop import CoOpMethod
@@ -78,6 +78,18 @@ def test_nothing_is_written(dry, tmp_path):
     assert dry(*BASE)[0] == 0
     assert files_below(tmp_path) == before
     assert not (tmp_path / "run").exists()
+
+
+def test_no_few_shot_sample_is_kept(dry, tmp_path):
+    for name in ("cat", "dog"):
+        for index in range(6):
+            square(tmp_path / "data" / "pictures" / name, "any", name == "dog", index)
+    before = files_below(tmp_path)
+    data = ("DATASET.NAME", "ImageFolder", "DATASET.IMAGE_FOLDER.DIR", "pictures", "DATASET.NUM_SHOTS", "2")
+    code, found, _, err = dry(*data, "TRAINER.COOP.N_CTX", "4")
+    assert code == 0, err
+    assert ("shots", "2 shots") in found["Data"]
+    assert files_below(tmp_path) == before
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "Spotlighter"])
