@@ -13,12 +13,12 @@ from functools import partial
 import torch
 from yacs.config import CfgNode as CN
 
-import datasets
 import trainers  # noqa: F401  registers the trainers
 from dassl import distributed
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
+from trainers.config import extend_cfg
 
 EXAMPLES = """\
 examples:
@@ -49,15 +49,6 @@ FLAGS = {  # flag -> config key
     "backbone": "MODEL.BACKBONE.NAME",
     "head": "MODEL.HEAD.NAME",
 }
-
-
-def extend_cfg(cfg: CN) -> None:
-    """Declare the keys that the project adds to dassl's: its own, and those of every registered trainer."""
-    datasets.extend_cfg(cfg)
-    for name in TRAINER_REGISTRY.registered_names():
-        declare = getattr(TRAINER_REGISTRY.get(name), "extend_cfg", None)
-        if declare is not None:
-            declare(cfg)
 
 
 def setup_cfg(args: argparse.Namespace) -> CN:

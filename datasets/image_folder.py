@@ -10,7 +10,6 @@ picture's ending are left out.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 from yacs.config import CfgNode as CN
@@ -18,7 +17,7 @@ from yacs.config import CfgNode as CN
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import Found, SplitDataset
 from datasets.errors import DatasetError, DatasetLayout, DatasetMissing
-from datasets.layout import data_root, images_in, read_lines, subfolders
+from datasets.layout import data_root, images_below, images_in, read_lines, subfolders
 from datasets.local_splits import SEED
 from datasets.samples import samples_folder
 from datasets.splits import PARTS, Item, Split, cut_classes, derive_val
@@ -134,11 +133,7 @@ def _items(folder: Path, part: str, names: dict[str, str]) -> list[Item]:
     empty = []
     for label, (name, title) in enumerate(names.items()):
         below = folder / part / name
-        paths = sorted(
-            (parent / file).relative_to(folder).as_posix()
-            for parent in _with_subfolders(below)
-            for file in images_in(parent)
-        )
+        paths = [path.relative_to(folder).as_posix() for path in images_below(below)]
         items += [Item(path, label, title) for path in paths]
         if not paths:
             empty.append(name)
@@ -147,11 +142,3 @@ def _items(folder: Path, part: str, names: dict[str, str]) -> list[Item]:
     if empty:
         print(f"Note: {len(empty)} classes have no picture in {folder / part} (first: {empty[0]!r})")
     return items
-
-
-def _with_subfolders(folder: Path) -> Iterator[Path]:
-    """A folder and the visible ones below it, at any depth."""
-    if folder.is_dir():
-        yield folder
-        for name in subfolders(folder):
-            yield from _with_subfolders(folder / name)

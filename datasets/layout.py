@@ -94,6 +94,11 @@ def images_in(folder: Path) -> list[str]:
     )
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Paths of the pictures in a folder and in the visible folders below it, at any depth, sorted."""
+    return sorted(_images_below(folder), key=lambda path: path.as_posix())
+
+
 def missing_images(images: Path, paths: Sequence[str]) -> list[str]:
     """Those of the relative paths at which there is no file, in their order."""
     present = {below: _file_names(images / below) for below in {_parent(path) for path in paths}}
@@ -151,6 +156,13 @@ def _file_names(folder: Path) -> set[str]:
         return {entry.name for entry in os.scandir(folder) if entry.is_file()}
     except OSError:  # no such folder, or it may not be read: its pictures count as missing
         return set()
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from (folder / name for name in images_in(folder))
+        for name in subfolders(folder):
+            yield from _images_below(folder / name)
 
 
 def _parent(path: str) -> str:

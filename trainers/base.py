@@ -96,6 +96,7 @@ class MethodTrainer(TrainerX):
     node = ""  # the method's options are cfg.TRAINER.<node>
     model_name = "prompt_learner"  # the folder of its checkpoints, as the family calls it
     rebuilt_on_load = ("token_prefix", "token_suffix")  # in the family's checkpoints; made from the class names
+    trained_names: tuple[str, ...] = ()  # classes of the checkpoint that was loaded last, if it tells them
     method: Method
 
     @classmethod
@@ -354,8 +355,8 @@ class MethodTrainer(TrainerX):
                 f"{facts.get('fingerprint')}), now it is {self.backbone.name} ({self.backbone.fingerprint}); "
                 "set MODEL.BACKBONE.NAME to the former one."
             )
-        names = facts.get("class_names")
-        if self.method.tied_to_classes and names and names != list(self.method.space.names):
+        names = self.trained_names = tuple(facts.get("class_names") or ())
+        if self.method.tied_to_classes and names and names != self.method.space.names:
             raise RuntimeError(
                 f"{path} was trained on other classes ({len(names)}, from '{names[0]}' to '{names[-1]}'), and what "
                 f"{self.cfg.TRAINER.NAME} trains here belongs to its classes; test it on the same ones, in their order."

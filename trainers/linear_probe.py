@@ -34,7 +34,7 @@ Labelled = tuple[Tensor, Tensor]  # features [n, d], labels [n]
 class LinearProbeMethod(Method):
     """Logits W f + b of un-normalised image features f; no text, and no other classes than its own."""
 
-    text_trains = False
+    reads_text = text_trains = False
     tied_to_classes = True
 
     def __init__(self, backbone: Backbone, space: LabelSpace):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clip.backbone import Backbone, LabelSpace, TextBatch, VisionOut
 from clip.layers import ResidualAttentionBlock
 from datasets.templates import dataset_template
+from trainers.chosen_tokens import ChosenTokens
 
 
 @dataclass
@@ -33,6 +34,14 @@ class StepOutput:
     def total(self) -> Tensor:
         """The weighted sum of all terms, 0-d: what is differentiated."""
         return torch.stack([self.weights.get(name, 1.0) * term for name, term in self.terms.items()]).sum()
+
+
+@dataclass
+class Inspected:
+    """What inference computed, for people to look at."""
+
+    logits: Tensor  # [B, C]
+    tokens: ChosenTokens | None = None  # None: the method chooses none
 
 
 class ClassVectors:
@@ -75,6 +84,7 @@ class Method(nn.Module):
     """
 
     text_depends_on_image = False  # True: `text` can't be computed once per label space (CoCoOp)
+    reads_text = True  # False: the logits come from trained weights of the classes, without text
     text_trains = True  # False: no gradient reaches `text`, so that training computes it once per label space, too
     image_trains = False  # True: `image` is not frozen CLIP's
     tied_to_classes = False  # True: what is trained belongs to its classes and can't be used on others
@@ -86,6 +96,7 @@ class Method(nn.Module):
         super().__init__()
         self._outside = (backbone,)  # a tuple hides the frozen model from nn.Module's registration
         self.space = space
+        self._folded: Tensor | None = None  # class vectors that are taken for every label space
         self._prepared: dict[LabelSpace, TextBatch] = {}
         self._class_vectors = ClassVectors()
         self._frozen_text: dict[LabelSpace, Tensor] = {}
@@ -242,6 +253,22 @@ class Method(nn.Module):
         vision = self.image(images)
         return self.logits(vision, self._inference_text(vision, space))
 
+    def inspect(self, images: Tensor, space: LabelSpace | None = None) -> Inspected:
+        """`forward`, and what there is to see of how the logits came about."""
+        return Inspected(self(images, space))
+
+    @torch.no_grad()
+    def fold(self, space: LabelSpace) -> None:
+        """Settle on classes: inference is from now on a function of images alone, whose text is a constant.
+
+        Raises:
+            ValueError: the text depends on the image.
+        """
+        if self.reads_text:
+            self._folded = self.class_vectors(space)
+
     def _inference_text(self, vision: VisionOut, space: LabelSpace | None) -> Tensor:
         """`text_for`, computed once where it is the same for all images."""
+        if self._folded is not None:
+            return self._folded
         return self.text_for(vision, space) if self.text_depends_on_image else self.class_vectors(space)

@@ -28,6 +28,7 @@ from trainers.base import MethodTrainer
 from trainers.method import Method
 from trainers.prompting import WORDS, ImagePrompts, PromptedMethod, TextPrompts
 from trainers.released import own_layout, prompt_sizes
+from trainers.saved_run import final_epoch
 
 RELEASED_FOLDER = "VLPromptLearner"  # of the checkpoints in a run folder of the released codes
 
@@ -74,7 +75,7 @@ def _of_run(cfg: CN, folder: Path, student: Backbone, space: LabelSpace) -> Meth
             f"The teacher in {folder} is {name}, which makes other text features for each image and so has no class "
             "vectors to teach with."
         )
-    path = model_file(folder, trainer.model_name, _epoch(record))
+    path = model_file(folder, trainer.model_name, final_epoch(record))
     checkpoint = load_checkpoint(path)
     made_with = checkpoint.get("made_with") or {}
     if made_with.get("fingerprint", backbone.fingerprint) != backbone.fingerprint:
@@ -107,13 +108,6 @@ def _config(cfg: CN, record: Mapping[str, Any], folder: Path) -> CN:
         raise ValueError(f"The teacher in {folder} has options that this version does not know: {error}.") from None
     config.freeze()
     return config
-
-
-def _epoch(record: Mapping[str, Any]) -> int | None:
-    """The epoch that a finished run ended with; None: its best one."""
-    if record["config"]["TEST"]["FINAL_MODEL"] != "last_step":
-        return None
-    return int(record["epochs"][-1]["epoch"])
 
 
 def _released_file(path: Path) -> Path:

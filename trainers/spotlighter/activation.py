@@ -6,11 +6,33 @@ Axes: B images, C classes, N patches, K prototypes a class, k activated tokens, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 SMALLEST_DEVIATION = 1e-6  # of scores within an image; below it all patches are alike
+
+
+@dataclass
+class Activation:
+    """Scores of all patches, and which of them are activated."""
+
+    sample: Tensor  # [B, N], standardised
+    semantic: Tensor | None  # [B, N], standardised; None: not used
+    scores: Tensor  # [B, N], their sum
+    index: Tensor  # [B, k], best first
+
+
+def activate(sample: Tensor, semantic: Tensor | None, k: int) -> Activation:
+    """The k patches with the highest sum of standardised scores (R3).
+
+    Raises:
+        ValueError: k is not in 1..N-1.
+    """
+    scores = sample if semantic is None else sample + semantic
+    return Activation(sample, semantic, scores, select(scores, k))
 
 
 def mean_text(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clip.layers import take_rows
 from trainers.spotlighter import activation, losses
 from trainers.spotlighter.interface import HeadInput, HeadOutput
-from trainers.spotlighter.mapping import IRMS, TRMS
+from trainers.spotlighter.mapping import IRMS, TRMS, LinearTRM, token_weights
 from trainers.spotlighter.memory import PrototypeMemory
 
 AUXILIARY = ("ce_level1", "ce_level2", "text", "kl", "local")  # the terms beside "ce"
@@ -145,8 +145,8 @@ class SpotlighterHead(nn.Module):
             matched = activation.match_class(given.image, bank)  # c* [B]
             own = bank[matched]  # [B, K, d]
             prototypes = self.memory.prototypes[matched]  # [B, K, w], a copy: mapping reads the bank before the write
-            scores, index = self._activate(given, patches, own, label, matched)
-        tokens = take_rows(patches, index).float()  # [B, k, w]
+            active = self._activate(given, patches, own, label, matched)
+        tokens = take_rows(patches, active.index).float()  # [B, k, w]
         unit = given.view(tokens)  # [B, k, d]
         nearest = torch.einsum("bkd,bjd->bkj", unit, own).argmax(dim=2)  # [B, k]
         partners = take_rows(prototypes, nearest)  # U_match [B, k, w]
@@ -161,17 +161,32 @@ class SpotlighterHead(nn.Module):
         if label is not None:
             self._losses(out, given, levels, unit, bank, label)
         out.diagnostics = {
-            "index": index,
-            "scores": scores,
+            "index": active.index,
+            "sample": active.sample,
+            **({} if active.semantic is None else {"semantic": active.semantic}),
+            "scores": active.scores,
             "matched_class": matched,
+            "nearest": nearest.detach(),
             "rho": torch.as_tensor(self.rho).detach(),
         }
         return out
 
+    @torch.no_grad()
+    def class_weights(self, given: HeadInput, index: Tensor) -> Tensor | None:
+        """W of Eq. (11) [B, C, k]: which activated tokens, index [B, k], each class looks at, level by level.
+
+        None where the text side has no such weights: it is left out, or a transformer.
+        """
+        if not isinstance(self.trm, LinearTRM):
+            return None
+        unit = given.view(take_rows(given.hidden_parts()[1], index).float())  # [B, k, d]
+        parts = [token_weights(given.text, unit[:, part], given.scale) for part in self.options.filled_levels.values()]
+        return torch.cat(parts, dim=2)
+
     def _activate(
         self, given: HeadInput, patches: Tensor, own: Tensor, label: Tensor | None, matched: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Steps 1-5: scores [B, N] and index [B, k] of the activated patches; in training, the bank's update between.
+    ) -> activation.Activation:
+        """Steps 1-5: which patches are activated; in training, the bank's update between the first and second time.
 
         Args:
             patches: H without the class token and what can't be activated, [B, N, w].
@@ -191,20 +206,18 @@ class SpotlighterHead(nn.Module):
             sample = activation.sample_scores(unit, mean_text)
         sample = activation.standardise(sample)
 
-        def combined(own: Tensor) -> Tensor:
+        def activate(own: Tensor) -> activation.Activation:
             if not o.semantic:
-                return sample
+                return activation.activate(sample, None, o.top_k)
             semantic = activation.semantic_scores(unit, own, mean_text, given.scale)
-            return sample + activation.standardise(semantic)  # R3
+            return activation.activate(sample, activation.standardise(semantic), o.top_k)
 
-        scores = combined(own)
-        index = activation.select(scores, o.top_k)
+        active = activate(own)
         if self.training and label is not None:
-            self.memory.update(take_rows(patches, index).float(), label, given.view, given.scale)
+            self.memory.update(take_rows(patches, active.index).float(), label, given.view, given.scale)
             if o.recalculate and o.semantic:  # the sample-wise score alone would choose the same
-                scores = combined(given.view(self.memory.prototypes[matched]))
-                index = activation.select(scores, o.top_k)
-        return scores, index
+                active = activate(given.view(self.memory.prototypes[matched]))
+        return active
 
     def _level(self, given: HeadInput, cls_token: Tensor, tokens: Tensor, unit: Tensor, partners: Tensor) -> Level:
         """Steps 6 and 7 for the tokens of one level."""

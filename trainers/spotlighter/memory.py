@@ -48,6 +48,7 @@ class PrototypeMemory(nn.Module):
         self.register_buffer("prototypes", torch.zeros(n_cls, n_proto, width))
         self.register_buffer("filled", torch.zeros((), dtype=torch.bool))  # False until `fill` or a checkpoint
         self._viewed: tuple[tuple[int, int], Tensor] | None = None
+        self._folded: Tensor | None = None
 
     def train(self, mode: bool = True) -> PrototypeMemory:
         if mode != self.training:
@@ -59,10 +60,16 @@ class PrototypeMemory(nn.Module):
         """view(U) [C, K, d]; in evaluation, where neither bank nor view moves, computed once."""
         if self.training:
             return view(self.prototypes)
+        if self._folded is not None:
+            return self._folded
         key = (self.prototypes.data_ptr(), self.prototypes._version)
         if self._viewed is None or self._viewed[0] != key:
             self._viewed = (key, view(self.prototypes))
         return self._viewed[1]
+
+    def fold(self, view: Callable[[Tensor], Tensor]) -> None:
+        """Make view(U) a constant of inference: bank and view will not move any more."""
+        self._folded = self.viewed(view)
 
     def resize(self, n_cls: int) -> None:
         """Make room for the bank of a checkpoint with another number of classes; it is empty until then."""

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from clip.backbone import LabelSpace, VisionOut
 from clip.pruning import kept_counts
+from trainers.chosen_tokens import ChosenTokens, on_grid
 from trainers.hosts import HostedMethod
-from trainers.method import Method, StepOutput
+from trainers.method import Inspected, Method, StepOutput
 from trainers.spotlighter.head import SpotlighterHead
-from trainers.spotlighter.interface import HeadInput
+from trainers.spotlighter.interface import HeadInput, HeadOutput
 from trainers.spotlighter.release import ReleaseHead
 
 
@@ -78,10 +79,40 @@ class SpotlighterMethod(HostedMethod):
         return StepOutput(out.logits, terms, weights, given.teacher)
 
     def forward(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
+        return self._infer(images, space)[2].logits
+
+    def inspect(self, images: Tensor, space: LabelSpace | None = None) -> Inspected:
+        """As in the base class; the `paper` preset chooses tokens in inference, `release` in training only."""
+        vision, given, out = self._infer(images, space)
+        if not isinstance(self.head, SpotlighterHead):
+            return Inspected(out.logits)
+        grid, kept, seen = self.backbone.vision.vit.grid, vision.kept, out.diagnostics
+        semantic = seen.get("semantic")
+        with torch.autocast(images.device.type, enabled=False):
+            weights = self.head.class_weights(given, seen["index"])
+        tokens = ChosenTokens(
+            grid=grid,
+            levels=self.head.options.filled_levels,
+            index=seen["index"] if kept is None else kept.gather(1, seen["index"]),
+            scores=on_grid(seen["scores"], kept, grid**2),
+            sample=on_grid(seen["sample"], kept, grid**2),
+            semantic=None if semantic is None else on_grid(semantic, kept, grid**2),
+            matched_class=seen["matched_class"],
+            prototypes=seen["nearest"],
+            class_weights=weights,
+        )
+        return Inspected(out.logits, tokens)
+
+    def fold(self, space: LabelSpace) -> None:
+        super().fold(space)
+        if isinstance(self.head, SpotlighterHead):
+            self.head.memory.fold(self._view)
+
+    def _infer(self, images: Tensor, space: LabelSpace | None) -> tuple[VisionOut, HeadInput, HeadOutput]:
         vision = self.host.image(images, self._want, self.prune)
         given = self.given(vision, self._inference_text(vision, space))
         with torch.autocast(images.device.type, enabled=False):
-            return self.head(given).logits
+            return vision, given, self.head(given)
 
     def given(self, vision: VisionOut, text: Tensor) -> HeadInput:
         """What both training and inference hand to the head."""

@@ -74,10 +74,6 @@ class Spotlighter(HostedTrainer):
             raise ValueError(f"TRAINER.SPOTLIGHTER.BANK_INIT must be kmeans or random, got '{node.BANK_INIT}'.")
         refuse_ignored_keys(node)
 
-    def build_model(self) -> None:
-        self._bank_names: tuple[str, ...] | None = None  # those of the checkpoint that the bank comes from
-        super().build_model()
-
     def before_train(self) -> None:
         """Resume, or fill the bank from the training images; refuse the bank of other classes.
 
@@ -91,8 +87,8 @@ class Spotlighter(HostedTrainer):
         if "local" in head.options.losses and not self.method.host.text_trains:
             print(f"Loss term local is off: the text of {self.cfg.TRAINER.SPOTLIGHTER.HOST} does not train")
         names = self.method.space.names
-        if self._bank_names not in (None, names):
-            what = difference(self._bank_names or (), names)
+        if self.trained_names not in ((), names):  # those of the checkpoint that the bank comes from
+            what = difference(self.trained_names, names)
             raise ValueError(f"The memory bank was trained on other classes: {what}; train on the same ones, or anew.")
         if not head.memory.filled:
             fill_bank(self)
@@ -123,9 +119,8 @@ class Spotlighter(HostedTrainer):
         return super().checkpoint_facts() | {"options": plain(self.cfg.TRAINER.SPOTLIGHTER)}
 
     def check_checkpoint_facts(self, facts: dict[str, Any], path: Path) -> None:
-        """As in the base class; notes the classes of the bank, and says which options were others in training."""
+        """As in the base class; says which options were others in training."""
         super().check_checkpoint_facts(facts, path)
-        self._bank_names = tuple(facts.get("class_names") or ()) or None
         before, now = facts.get("options") or {}, plain(self.cfg.TRAINER.SPOTLIGHTER)
         changed = [f"{key} was {before[key]}, is {now[key]}" for key in before if before[key] != now.get(key)]
         if changed:

@@ -62,7 +62,7 @@ class LinearSelfPrompted(Method):
         ValueError: no rows, no depth, an unknown readout, or "cls" of a ViT without class token.
     """
 
-    text_trains = False
+    reads_text = text_trains = False
     tied_to_classes = True
 
     def __init__(

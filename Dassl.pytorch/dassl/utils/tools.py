@@ -151,14 +151,19 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         if file.st_size == 0:
             raise OSError("empty file (0 bytes)")
         with Image.open(path) as image:
-            image.load()
-            return _to_rgb(_upright(image))
+            return as_seen(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"No image at {os.fspath(path)}; was it moved since the run began?") from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers raise
         reason = _reason(path, error)
         message = f"Cannot read the image {os.fspath(path)} ({reason}); restore or remove it."
         raise ImageReadError(message, os.fspath(path), reason) from error
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """An opened image as `read_image` gives it."""
+    image.load()
+    return _to_rgb(_upright(image))
 
 
 _TURNS = {
