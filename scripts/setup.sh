@@ -56,10 +56,10 @@ print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
 END
 }
 
-# install STAMP FILE: install a requirements file unless its stamp says that this was done
+# install STAMP FILE [INCLUDED ...]: install a requirements file unless its stamp says that this was done
 install() {
   local stamp=.venv/$1 requirements=$2 wanted quiet=()
-  wanted=$(hash_of requirements.txt Dassl.pytorch/pyproject.toml "$requirements")
+  wanted=$(hash_of requirements.txt Dassl.pytorch/pyproject.toml "${@:2}")
   if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
   printf 'Installing %s into .venv (some minutes and some GB of downloads the first time)\n' "$requirements"
   if [[ ! -t 1 ]]; then quiet=(--quiet); fi
@@ -82,4 +82,4 @@ fi
   || die ".venv has no pip and none could be added; delete .venv and run this script again."
 
 install .installed requirements.txt
-if [[ $extra == yes ]]; then install .installed-test requirements-test.txt; fi
+if [[ $extra == yes ]]; then install .installed-test requirements-test.txt requirements-export.txt; fi

@@ -137,6 +137,14 @@ class Predictor:
                 read, coming = [future.result() for future in coming], self._read(readers, source)
                 yield from self._batch(read)
 
+    def preprocessed(self, picture: Picture) -> Tensor:
+        """A picture as the model takes it, [3, H, W].
+
+        Raises:
+            FileNotFoundError, ImageReadError: it is missing or damaged.
+        """
+        return self.transform(opened(picture))
+
     def seen(self, picture: Picture) -> Image.Image:
         """The part of a picture that the model sees, resized and cropped: what token numbers and maps lie on.
 
@@ -157,7 +165,7 @@ class Predictor:
     def _open(self, picture: Picture) -> Read | Unreadable:
         try:
             if not isinstance(picture, Image.Image):
-                return path_of(picture), self.transform(opened(picture))
+                return path_of(picture), self.preprocessed(picture)
             with _LOADING:
                 image = opened(picture)
             return path_of(picture), self.transform(image)

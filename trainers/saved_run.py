@@ -140,7 +140,7 @@ class SavedRun:
         own, here = Path(self.record["config"]["OUTPUT_DIR"]), self.folder.resolve()
         places = [Path(tested)]
         if not own.is_absolute() and here.parts[-len(own.parts) :] == own.parts:
-            places.append(Path(*here.parts[: -len(own.parts)]) / tested)
+            places.insert(0, Path(*here.parts[: -len(own.parts)]) / tested)
         for place in places:
             if place.is_dir():
                 return place

@@ -143,7 +143,12 @@ def test_a_failing_check_stops_nothing_but_fails_the_run(checks, fail, summary):
 def setup(copy):
     """A stand-in for the interpreter: makes .venv with itself inside, and writes down what pip is asked."""
     (copy.root / "Dassl.pytorch").mkdir()
-    for name in ("requirements.txt", "requirements-test.txt", "Dassl.pytorch/pyproject.toml"):
+    for name in (
+        "requirements.txt",
+        "requirements-test.txt",
+        "requirements-export.txt",
+        "Dassl.pytorch/pyproject.toml",
+    ):
         (copy.root / name).write_text(name)
     stub(
         copy.root / "base",

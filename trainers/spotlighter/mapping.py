@@ -119,7 +119,7 @@ class TRM(nn.Module):
         def part(text: Tensor) -> Tensor:
             return torch.einsum("bd,bcd->bc", image, self.representative(text, tokens, scale))
 
-        return torch.cat(self._in_chunks(part, len(tokens), text), dim=1)
+        return torch.cat(self._in_chunks(part, tokens.shape[0], text), dim=1)
 
     def distance(self, text: Tensor, text0: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
         """Eq. (13): mean |t_rep − T0| over images, classes and features, 0-d.
@@ -136,6 +136,8 @@ class TRM(nn.Module):
 
     def _in_chunks(self, part: Callable[..., Tensor], n_images: int, *texts: Tensor) -> list[Tensor]:
         """`part(*texts)` for chunks of classes of at most `CHUNK_ELEMENTS` / (B · widest)."""
+        if torch.compiler.is_compiling():  # a graph for any number of images can't count chunks
+            return [part(*texts)]
         size = max(1, CHUNK_ELEMENTS // (n_images * self.widest))
         chunks = list(zip(*(text.split(size, dim=-2) for text in texts), strict=True))
         if len(chunks) == 1 or not torch.is_grad_enabled():
@@ -196,8 +198,8 @@ class TransformerTRM(TRM):
         q, k_text, v_text = self._heads(self.ln_1(rows)).unbind(dim=2)  # [B or 1, C, heads, d / heads] each
         _, k, v = self._heads(self.ln_1(tokens)).unbind(dim=2)  # [B, k, heads, d / heads] each
         width = q.shape[-1] ** -0.5
-        own = (q * k_text).sum(dim=3, keepdim=True).expand(len(tokens), -1, -1, -1)  # [B, C, heads, 1]
-        others = torch.einsum("bchw,bkhw->bchk", q.expand(len(tokens), -1, -1, -1), k)
+        own = (q * k_text).sum(dim=3, keepdim=True).expand(tokens.shape[0], -1, -1, -1)  # [B, C, heads, 1]
+        others = torch.einsum("bchw,bkhw->bchk", q.expand(tokens.shape[0], -1, -1, -1), k)
         weights = torch.cat([own, others], dim=3).mul(width).softmax(dim=3)
         read = weights[..., :1] * v_text + torch.einsum("bchk,bkhw->bchw", weights[..., 1:], v)
         added = self.out(read.flatten(2))  # [B, C, d]

@@ -70,9 +70,10 @@ class ImageRead(nn.Module):
 
     def forward(self, read: Tensor) -> Tensor:
         """What was read [B, d] to the representative [B, d], not unit."""
-        images, own = distributed.batch_rows(len(read))  # drawn for all processes' images
+        B = read.shape[0]
+        images, own = distributed.batch_rows(B)  # drawn for all processes' images
         weight = self.dropout(read.new_ones(images, self.heads, 1))[own]  # [B, heads, 1]: softmax over one key
-        value = self.value(read).view(len(read), self.heads, -1)  # [B, heads, d / heads]
+        value = self.value(read).view(B, self.heads, -1)  # [B, heads, d / heads]
         return self.out((weight * value).flatten(1))
 
 

@@ -56,7 +56,7 @@ class TimmTower(PlainTower):
                 rows = rows.to(x.dtype)
                 if i == 0 and prompts.inject == "pre_ln":
                     rows = self.vit.norm_pre(rows)  # does nothing but in the few models that have this norm
-                x = torch.cat([x[:, :n_rows], rows.expand(len(x), -1, -1)], dim=1)
+                x = torch.cat([x[:, :n_rows], rows.expand(x.shape[0], -1, -1)], dim=1)
             x = block(x)
         return x
 
