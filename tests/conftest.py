@@ -17,6 +17,7 @@ from clip import compiled
 from clip.backbone import Backbone, LabelSpace
 from clip.model import CLIP, CLIPSpec
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from tests.trainers.every import OPTIONS, TEACHER
 
 TINY = CLIPSpec(
     embed_dim=32,
@@ -155,6 +156,26 @@ def trainer_of(command):
         return build_trainer(cfg)
 
     return build
+
+
+@pytest.fixture
+def make_any(trainer_of, tmp_path):
+    """Builds any trainer on the two base classes, or on others: make_any(name, KEY, value, …)."""
+
+    def build(name, *opts, classes="base", output="run"):
+        opts = ("DATASET.SUBSAMPLE_CLASSES", classes, *OPTIONS.get(name, ()), *(str(opt) for opt in opts))
+        if TEACHER in opts:
+            if not (tmp_path / "teacher").exists():
+                trainer_of("DATASET.SUBSAMPLE_CLASSES", "base", trainer="PromptSRC", output="teacher").train()
+            opts = tuple(str(tmp_path / "teacher") if opt == TEACHER else opt for opt in opts)
+        return trainer_of(*opts, trainer=name, output=output)
+
+    return build
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    return str(tmp_path / "run")
 
 
 @pytest.fixture

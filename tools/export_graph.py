@@ -85,17 +85,29 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapp
     """
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  asked for by torch.onnx
         from onnx_ir import Shape
+        from onnxscript import opset18 as op
     except ImportError as error:
         raise RuntimeError(
             f"ONNX needs packages that are not installed ({error.name}); install them with: "
             "pip install -r requirements-export.txt"
         ) from error
-    names = list(program.graph_signature.user_outputs)
-    outputs = ["logits", "probabilities", "tokens"][: len(names)]
+
+    def sort(rows: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+        """ONNX's TopK puts the earlier of two equal entries first, as a stable sort does; torch.onnx has none."""
+        size = op.Gather(op.Shape(rows), op.Constant(value_ints=[dim]))
+        return op.TopK(rows, size, axis=dim, largest=int(descending), sorted=1)
+
+    outputs = ["logits", "probabilities", "tokens"][: len(program.graph_signature.user_outputs)]
     with _quiet():
-        onnx = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["images"], output_names=outputs)
+        onnx = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=outputs,
+            custom_translation_table={torch.ops.aten.sort.stable: sort},
+        )
     assert onnx is not None
     for value in (*onnx.model.graph.inputs, *onnx.model.graph.outputs):
         value.shape = Shape(["batch", *value.shape[1:]])  # torch's name for it is a number

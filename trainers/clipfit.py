@@ -77,6 +77,9 @@ class TunedWeights(nn.Module):
     @contextmanager
     def detached(self) -> Iterator[None]:
         """Inside, the model computes with the trained values and gives them no gradient."""
+        if not torch.is_grad_enabled():  # as it is
+            yield
+            return
         with self._replaced_by([without_gradient(own) for own in self._own]):
             yield
 
@@ -162,7 +165,8 @@ class CLIPFitMethod(Method):
             return super().project(tokens)
 
     def last_block(self) -> ResidualAttentionBlock:
-        return without_gradients(super().last_block())
+        block = super().last_block()
+        return without_gradients(block) if torch.is_grad_enabled() else block
 
     def penalties(self, images: Tensor, vision: VisionOut, text: Tensor) -> tuple[dict[str, Tensor], dict[str, float]]:
         """1 − mean_c cos(g_c, g0_c), from the text features that the logits use."""

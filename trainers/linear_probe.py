@@ -22,6 +22,7 @@ from dassl import distributed
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.precision import without_autocast
 from trainers.base import MethodTrainer, declare_compute
 from trainers.logistic import SOLVERS, LinearHead, fit, search
 from trainers.method import Method
@@ -69,7 +70,7 @@ class LinearProbeMethod(Method):
         if space is not None and space.names != self.space.names:
             raise ValueError(f"LinearProbe can only tell its own classes: {difference(self.space.names, space.names)}.")
         features = self.features(images)
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             return F.linear(features, self.weight, self.bias)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clip.backbone import Backbone, LabelSpace, TextBatch, VisionOut
 from clip.layers import ResidualAttentionBlock
+from dassl.engine.precision import without_autocast
 from datasets.templates import dataset_template
 from trainers.chosen_tokens import ChosenTokens
 
@@ -217,7 +218,7 @@ class Method(nn.Module):
         Args:
             text: unit features, [C, d] or [B, C, d].
         """
-        with torch.autocast(text.device.type, enabled=False):
+        with without_autocast(text.device):
             v = F.normalize(self.joint_image(vision).float(), dim=-1)  # [B, d]
             cosine = v @ text.t() if text.dim() == 2 else torch.einsum("bd,bcd->bc", v, text)
             return self.backbone.logit_scale.exp() * cosine

@@ -17,6 +17,7 @@ from yacs.config import CfgNode as CN
 
 from clip.backbone import Backbone, LabelSpace, VisionOut
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.precision import without_autocast
 from trainers.base import MethodTrainer, declare_compute, declare_options, options_of
 from trainers.divergence import posterior_kl
 from trainers.method import Method, StepOutput
@@ -103,7 +104,7 @@ class PromptKDMethod(PromptedMethod):
         return self.class_vectors(space)
 
     def joint_image(self, vision: VisionOut) -> Tensor:
-        with torch.autocast(vision.pooled.device.type, enabled=False):
+        with without_autocast(vision.pooled.device):
             return self.projector(vision.pooled.float())
 
     @torch.no_grad()
@@ -118,7 +119,7 @@ class PromptKDMethod(PromptedMethod):
         return None if vision.tokens is None else self._through_frozen(vision.tokens)
 
     def _through_frozen(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             return project_frozen(self.projector, features.float())
 
     @torch.no_grad()

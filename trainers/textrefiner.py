@@ -16,6 +16,7 @@ from yacs.config import CfgNode as CN
 from clip.backbone import Backbone, LabelSpace, VisionOut
 from clip.layers import take_rows
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.precision import without_autocast
 from trainers.base import declare_compute, declare_options, options_of
 from trainers.divergence import posterior_kl
 from trainers.hosts import HostedMethod, HostedTrainer, declare_host
@@ -82,7 +83,7 @@ class TextRefinerMethod(HostedMethod):
 
     def refine(self, text: Tensor) -> Tensor:
         """t' [C, d] of t [C, d]; unit only with `normalise`."""
-        with torch.autocast(text.device.type, enabled=False):
+        with without_autocast(text.device):
             read = self.cache.read(text)
             refined = text + self.options.alpha * self.extractor(torch.cat([text, read], dim=1))
             return self._scaled(refined)
@@ -106,7 +107,7 @@ class TextRefinerMethod(HostedMethod):
         text = self.host_text()
         refined = self.refine(text)
         logits = self.host.logits(vision, refined)
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             adapted = self._adapted(vision)  # [B, 1+N, d]
             top = self._top(adapted, vision)  # [B, k+2, d]
             local = self.backbone.logit_scale.exp() * top @ text.t()  # [B, k+2, C]

@@ -143,12 +143,8 @@ def test_a_failing_check_stops_nothing_but_fails_the_run(checks, fail, summary):
 def setup(copy):
     """A stand-in for the interpreter: makes .venv with itself inside, and writes down what pip is asked."""
     (copy.root / "Dassl.pytorch").mkdir()
-    for name in (
-        "requirements.txt",
-        "requirements-test.txt",
-        "requirements-export.txt",
-        "Dassl.pytorch/pyproject.toml",
-    ):
+    lists = (f"requirements{part}.txt" for part in ("", "-test", "-export"))
+    for name in (*lists, "Dassl.pytorch/pyproject.toml"):
         (copy.root / name).write_text(name)
     stub(
         copy.root / "base",
@@ -179,6 +175,8 @@ def test_setup_installs_once(setup):
     assert setup("--test")[1] == []
     (setup.root / "requirements.txt").write_text("something new")
     assert setup("--test")[1] == ["requirements.txt", "requirements-test.txt"]
+    (setup.root / "requirements-export.txt").write_text("something new")  # a part of requirements-test.txt
+    assert setup("--test")[1] == ["requirements-test.txt"]
     assert setup()[1] == []
 
 

@@ -9,27 +9,6 @@ from clip.model import CLIP, CLIPSpec
 from clip.vision import VisionTower
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
-from tests.trainers.every import OPTIONS, TEACHER
-
-
-@pytest.fixture
-def make_any(trainer_of, tmp_path):
-    """Builds any trainer on the two base classes, or on others: make_any(name, KEY, value, …)."""
-
-    def build(name, *opts, classes="base", output="run"):
-        opts = ("DATASET.SUBSAMPLE_CLASSES", classes, *OPTIONS.get(name, ()), *(str(opt) for opt in opts))
-        if TEACHER in opts:
-            if not (tmp_path / "teacher").exists():
-                trainer_of("DATASET.SUBSAMPLE_CLASSES", "base", trainer="PromptSRC", output="teacher").train()
-            opts = tuple(str(tmp_path / "teacher") if opt == TEACHER else opt for opt in opts)
-        return trainer_of(*opts, trainer=name, output=output)
-
-    return build
-
-
-@pytest.fixture
-def run_folder(tmp_path):
-    return str(tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from torch import Tensor
 from clip.layers import take_rows
 from dassl import distributed
 from dassl.data.datasets import Datum
+from dassl.engine.precision import without_autocast
 from trainers.spotlighter import activation
 from trainers.spotlighter.head import SpotlighterHead
 from trainers.spotlighter.memory import kmeans_prototypes, random_prototypes
@@ -125,7 +126,7 @@ def best_tokens(method: SpotlighterMethod, images: Tensor, kept: int) -> Tensor:
     """The patches with the highest sample-wise activation by T0, best first, [B, kept or all but one, w] in fp32."""
     last = method.backbone.vision.n_blocks - 1
     vision = method.host.image(images, {f"hidden:{last}"}, method.prune if method.prune_train else None)
-    with torch.autocast(images.device.type, enabled=False):
+    with without_autocast(images.device):
         given = method.given(vision, method.host.frozen_text())
         _, patches = given.hidden_parts()
         text = activation.mean_text(given.image, given.text, given.scale)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clip.backbone import LabelSpace, VisionOut
 from clip.pruning import kept_counts
+from dassl.engine.precision import without_autocast
 from trainers.chosen_tokens import ChosenTokens, on_grid
 from trainers.hosts import HostedMethod
 from trainers.method import Inspected, Method, StepOutput
@@ -72,7 +73,7 @@ class SpotlighterMethod(HostedMethod):
         if self.head.reads_frozen_image:
             given.image0 = F.normalize(self.host.frozen_image(images, vision).float(), dim=1)
         more, weights = self.host.penalties(images, vision, text)
-        with torch.autocast(text.device.type, enabled=False):
+        with without_autocast(text.device):
             out = self.head(given)
         terms = out.terms | {f"host_{name}": term for name, term in more.items()}
         weights = out.weights | {f"host_{name}": w for name, w in weights.items()}
@@ -88,7 +89,7 @@ class SpotlighterMethod(HostedMethod):
             return Inspected(out.logits)
         grid, kept, seen = self.backbone.vision.vit.grid, vision.kept, out.diagnostics
         semantic = seen.get("semantic")
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             weights = self.head.class_weights(given, seen["index"])
         tokens = ChosenTokens(
             grid=grid,
@@ -111,7 +112,7 @@ class SpotlighterMethod(HostedMethod):
     def _infer(self, images: Tensor, space: LabelSpace | None) -> tuple[VisionOut, HeadInput, HeadOutput]:
         vision = self.host.image(images, self._want, self.prune)
         given = self.given(vision, self._inference_text(vision, space))
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             return vision, given, self.head(given)
 
     def given(self, vision: VisionOut, text: Tensor) -> HeadInput:

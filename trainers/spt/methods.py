@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.backbone import Backbone, LabelSpace
+from dassl.engine.precision import without_autocast
 from trainers.method import Method, StepOutput
 from trainers.prompting import WORDS, ImagePrompts, PromptedMethod, random_rows, stacked_prompts
 from trainers.spt.start import StartOptions, start_prompts
@@ -117,7 +117,7 @@ class LinearSelfPrompted(Method):
         if space not in (None, self.space):
             raise ValueError("A linear head knows its own classes only; TRAINER.SPT.HEAD text serves any classes.")
         features = self.features(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             return self.head(features)
 
     def raw_text(self, space: LabelSpace) -> Tensor:

@@ -13,6 +13,15 @@ WEIGHT_DTYPES = {
 }
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Context without autocast; where there is none it does nothing, so that a graph made of the code has no trace of
+    it.
+    """
+    if not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 class Precision:
     """What a `TRAINER.<METHOD>.PREC` value means on a device.
 
