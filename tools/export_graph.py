@@ -64,16 +64,25 @@ class PictureClassifier(nn.Module):
 
 @torch.no_grad()
 def traced(model: PictureClassifier, size: Sequence[int]) -> torch.export.ExportedProgram:
-    """The graph, for any number of images of (height, width)."""
+    """The graph, for any number of images of (height, width).
+
+    Raises:
+        RuntimeError: torch can't make it.
+    """
     example = torch.zeros(max(BATCHES), 3, *size)
-    with _quiet():
+    with _exporter("torch.export"):
         return torch.export.export(model, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
 
 
 def write_torch_export(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, Any]) -> Run:
-    """Write what `torch.export.load` reads, and read it; the metadata are the extra file metadata.json."""
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata, indent=2)})
-    again = torch.export.load(path).module()
+    """Write what `torch.export.load` reads, and read it; the metadata are the extra file metadata.json.
+
+    Raises:
+        RuntimeError: torch can't.
+    """
+    with _exporter("torch.export"):
+        torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata, indent=2)})
+        again = torch.export.load(path).module()
     return lambda images: {name: value.numpy() for name, value in again(images).items()}
 
 
@@ -81,7 +90,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapp
     """Write an ONNX file and open it with onnxruntime; what of the metadata is no string becomes JSON.
 
     Raises:
-        RuntimeError: a package is missing.
+        RuntimeError: a package is missing, or torch can't.
     """
     try:
         import onnxruntime
@@ -99,7 +108,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapp
         return op.TopK(rows, size, axis=dim, largest=int(descending), sorted=1)
 
     outputs = ["logits", "probabilities", "tokens"][: len(program.graph_signature.user_outputs)]
-    with _quiet():
+    with _exporter("torch.onnx"):
         onnx = torch.onnx.export(
             program,
             dynamo=True,
@@ -199,13 +208,23 @@ def metadata_of(trainer: MethodTrainer, epoch: int | None, kind: str) -> dict[st
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters warn of their own affairs, none of which a user can change; what counts is compared afterwards."""
+def _exporter(name: str) -> Iterator[None]:
+    """Around an exporter of torch, which warns of affairs of its own, and fails with whatever it likes.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RuntimeError(
+            f"{name} of torch {torch.__version__} can't make a graph of this run ({reason[:200]}); try another version "
+            "of torch, or the other value of --to."
+        ) from error
     finally:
         logging.disable(level)

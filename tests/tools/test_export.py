@@ -221,6 +221,16 @@ def test_onnx_without_its_packages(zero_shot, capsys, monkeypatch):
     assert "ONNX needs packages that are not installed (onnxruntime); install them with: pip install -r" in line
 
 
+def test_a_graph_that_torch_can_not_make(zero_shot, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise KeyError("no\nsuch thing")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    line = refused(capsys, zero_shot, "--to", "torch_export")
+    assert "torch.export of torch " in line
+    assert r"can't make a graph of this run (KeyError: 'no\nsuch thing'); try another version of torch, or the" in line
+
+
 def test_endings(zero_shot, capsys, tmp_path):
     line = refused(capsys, zero_shot, "--to", "onnx", "-o", tmp_path / "model.pt2")
     assert f"A file for onnx must end in .onnx, got {tmp_path / 'model.pt2'}." in line

@@ -55,3 +55,12 @@ def test_amp_on_a_gpu():
     assert precision.scaler.is_enabled()
     with precision.autocast():
         assert torch.nn.Linear(2, 2, device="cuda")(torch.zeros(1, 2, device="cuda")).dtype is torch.float16
+
+
+def test_without_autocast():
+    a, device = torch.ones(2, 2), torch.device("cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (a @ a).dtype == torch.bfloat16
+        with without_autocast(device):
+            assert (a @ a).dtype == torch.float32
+    assert isinstance(without_autocast(device), contextlib.nullcontext)
