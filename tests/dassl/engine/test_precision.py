@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dassl.engine import Precision
+from dassl.engine.precision import without_autocast
 
 
 @pytest.mark.parametrize(
