@@ -107,7 +107,7 @@ class Predictor:
             RuntimeError: weights are damaged, or belong to another backbone or to other classes.
         """
         trainer = SavedRun.read(run).trainer(classnames, epoch, opts)
-        return cls(trainer, batch_size or trainer.cfg.DATALOADER.TEST.BATCH_SIZE)
+        return cls(trainer, trainer.cfg.DATALOADER.TEST.BATCH_SIZE if batch_size is None else batch_size)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -173,7 +173,7 @@ class SavedRun:
             RuntimeError: they are damaged, or belong to another backbone or other classes.
         """
         where, epoch = self.weights(epoch)
-        classes = tuple(names or self.names)
+        classes = self.names if names is None else tuple(names)
         kind = type(self.trainer_class.__name__, (_NamesOnly, self.trainer_class), {"names": classes})
         trainer = kind(self.config(opts))
         if where:

@@ -214,8 +214,10 @@ def test_weights_of_the_backbone_that_are_elsewhere(coop, tmp_path, tiny_weights
 
 
 def test_a_batch_has_pictures(zero_shot):
-    with pytest.raises(ValueError, match="The batch size must be at least 1, got -1"):
-        Predictor.load(zero_shot, batch_size=-1, opts=CPU)
+    with pytest.raises(ValueError, match="The batch size must be at least 1, got 0"):
+        Predictor.load(zero_shot, batch_size=0, opts=CPU)
+    with pytest.raises(ValueError, match="needs at least one class name"):
+        Predictor.load(zero_shot, [], opts=CPU)
 
 
 # --- pictures
