@@ -161,6 +161,7 @@ class SpotlighterHead(nn.Module):
         if label is not None:
             self._losses(out, given, levels, unit, bank, label)
         out.diagnostics = {
+            "image": F.normalize(losses.mean_of([levels[name].image.detach() for name in used]), dim=1),
             "index": active.index,
             "sample": active.sample,
             **({} if active.semantic is None else {"semantic": active.semantic}),

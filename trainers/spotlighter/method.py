@@ -104,6 +104,17 @@ class SpotlighterMethod(HostedMethod):
         )
         return Inspected(out.logits, tokens)
 
+    @property
+    def refines_images(self) -> bool:
+        """Whether representative tokens are added to the image features in a way that can be seen apart."""
+        return isinstance(self.head, SpotlighterHead)
+
+    @torch.no_grad()
+    def representative(self, images: Tensor, space: LabelSpace | None = None) -> Tensor:
+        """Image features [B, d], unit, with what the head adds to them; the host's where that can't be told apart."""
+        _, given, out = self._infer(images, space)
+        return out.diagnostics.get("image", given.image)
+
     def fold(self, space: LabelSpace) -> None:
         super().fold(space)
         if isinstance(self.head, SpotlighterHead):
