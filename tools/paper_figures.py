@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,18 +55,25 @@ def draw_all(tables: Sequence[PaperTable], folder: Path, versus: str | None = No
     """
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    order = sorted({method for table in tables for method in table.methods}, key=rank_method)
     with matplotlib.rc_context(STYLE):
-        for table in tables:
-            several = [line.shots for line in table.lines]
-            for shots in dict.fromkeys(several):
-                lines = [line for line in table.lines if line.shots == shots]
-                suffix = f"_shots{shots}" if len(set(several)) > 1 else ""
-                figures = list(_figures(table, lines, order, versus))
-                for name, figure in figures:
-                    paths += _write(figure, folder / f"{name}{suffix}")
-    return paths
+        return [path for name, figure in figures_of(tables, versus) for path in _write(figure, folder / name)]
+
+
+def figures_of(tables: Sequence[PaperTable], versus: str | None = None) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of all that can be drawn, in the colours of the current rcParams.
+
+    Args:
+        versus: as `draw_all` takes it.
+    """
+    order = sorted({method for table in tables for method in table.methods}, key=rank_method)
+    for table in tables:
+        several = [line.shots for line in table.lines]
+        for shots in dict.fromkeys(several):
+            lines = [line for line in table.lines if line.shots == shots]
+            suffix = f"_shots{shots}" if len(set(several)) > 1 else ""
+            for name, figure in _figures(table, lines, order, versus):
+                if figure is not None:
+                    yield f"{name}{suffix}", figure
 
 
 def _figures(
@@ -110,7 +117,7 @@ def draw_fewshot(table: PaperTable, lines: Sequence[Line], order: Sequence[str])
                 known = [(x, *point) for x, point in zip(places, points, strict=True) if point is not None]
                 if known:
                     x, y, error = zip(*known, strict=True)
-                    dashed = {"linestyle": "--", "markerfacecolor": "white"} if is_published else {}
+                    dashed = {"linestyle": "--", "markerfacecolor": _paper()} if is_published else {}
                     axes.errorbar(x, y, yerr=None if is_published else error, capsize=2, lw=1.2, **style | dashed)
             if zero is not None and (point := _point(line.cells.get(zero.key), False)) is not None:
                 axes.plot(left, point[0], **style | STAR)
@@ -139,7 +146,7 @@ def draw_base_new(lines: Sequence[Line], order: Sequence[str]) -> Figure | None:
             if base.published and new.published:
                 printed = (base.published.value, new.published.value)
                 axes.plot(*zip(ours, printed, strict=True), color=style["color"], lw=0.7, alpha=0.6)
-                axes.plot(*printed, **style | {"markerfacecolor": "white"})
+                axes.plot(*printed, **style | {"markerfacecolor": _paper()})
         _isolines(axes)
         axes.set_title(group)
     _outer_labels(panels, "base accuracy in %", "new accuracy in %")
@@ -189,7 +196,7 @@ def draw_bars(bars: Sequence[Bar], title: str, order: Sequence[str]) -> Figure |
         style: dict[str, Any] = {
             "color": COLOURS[i_colour],
             "hatch": "////" if turn else "",
-            "edgecolor": "white",
+            "edgecolor": _paper(),
             "linewidth": 0,
         }
         drawn = axes.barh(places, widths, height * 0.9, label=label, **style)
@@ -239,9 +246,17 @@ def _grid(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
     return figure, panels[: len(names)]
 
 
+def _paper() -> str:
+    """The colour of what is hollow."""
+    return matplotlib.rcParams["axes.facecolor"]
+
+
 def _style(order: Sequence[str], method: str) -> dict[str, Any]:
     i = order.index(method)
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4.5}
+    colour = COLOURS[i % len(COLOURS)]
+    if colour == "#000000":  # which dark paper would swallow
+        colour = matplotlib.rcParams["text.color"]
+    return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 4.5}
 
 
 def _point(cell: Cell | None, is_published: bool) -> tuple[float, float] | None:
@@ -292,14 +307,12 @@ def _legend(figure: Figure, order: Sequence[str], lines: Sequence[Line], meaning
             style |= STAR
         handles.append(Line2D([], [], label=name, **style))
     if any(cell.published is not None for line in lines for cell in line.cells.values()):
-        style = {"color": GREY, "linestyle": "--" if linestyle == "-" else linestyle, "marker": "o", "mfc": "white"}
+        style = {"color": GREY, "linestyle": "--" if linestyle == "-" else linestyle, "marker": "o", "mfc": _paper()}
         handles.append(Line2D([], [], ms=4.5, label=meaning, **style))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
 
 
-def _write(figure: Figure | None, stem: Path) -> list[Path]:
-    if figure is None:
-        return []
+def _write(figure: Figure, stem: Path) -> list[Path]:
     from matplotlib import pyplot as plt
 
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]

@@ -17,6 +17,7 @@ from tools.run_names import shots_title
 FEW = 6  # missing runs that a terminal shows
 PAGE = 45  # rows that a page holds
 MISSING = "Missing, and what makes it (from the root of the repository)"
+TEST_TITLES = ("Method", "Versus", "What", "Pairs", "Difference ± SE", "t-test p", "Wilcoxon p")
 ENDINGS = {"table": "txt", "markdown": "md", "csv": "csv", "latex": "tex", "json": "json"}
 TEST_NOTE = (
     "Pairs are the data sets and seeds that both methods have. SE: standard error of the mean difference. p: "
@@ -85,16 +86,15 @@ def _text(table: PaperTable, fmt: str, explains_tests: bool) -> str:
     def section(title: str, *parts: str) -> str:
         return ("\n\n" if is_markdown else "\n").join([f"### {title}" if is_markdown else title, *parts])
 
-    heading = f"## {_title(table)}" if is_markdown else _title(table)
+    heading = f"## {title_of(table)}" if is_markdown else title_of(table)
     layouts = [as_printed(table)] if is_markdown else for_terminal(table)
     body = [_grid(layout, fmt) for layout in layouts]
-    sections = [heading, *body[:-1], body[-1] + ("\n\n" if is_markdown else "\n") + fill(" ".join(_notes(table)))]
-    tests = [_test(comparison) for comparison in _told(table)]
+    sections = [heading, *body[:-1], body[-1] + ("\n\n" if is_markdown else "\n") + fill(" ".join(notes_of(table)))]
+    tests = test_cells(table)
     if tests:
-        head = ["Method", "Versus", "What", "Pairs", "Difference ± SE", "t-test p", "Wilcoxon p"]
         note = [fill(TEST_NOTE)] if explains_tests else []
-        sections.append(section("Paired tests", to_text(head, tests, fmt, 3), *note))
-    if sources := _sources(table):
+        sections.append(section("Paired tests", to_text(TEST_TITLES, tests, fmt, 3), *note))
+    if sources := sources_of(table):
         sections.append(section("Published figures", "\n".join(fill(f"- {source}", "  ") for source in sources)))
     if table.gaps:
         missing = commands(table.gaps if is_markdown else table.gaps[:FEW])
@@ -119,8 +119,8 @@ def _grid(layout: Layout, fmt: str) -> str:
 def _latex(table: PaperTable) -> str:
     layout = as_printed(table)
     lines = _grid(layout, "latex").splitlines()
-    caption = rf"\caption{{{latex(' '.join([f'{_title(table)}.', *_notes(table)]))}}}"
-    comments = [f"Published: {source}" for source in _sources(table)]
+    caption = rf"\caption{{{latex(' '.join([f'{title_of(table)}.', *notes_of(table)]))}}}"
+    comments = [f"Published: {source}" for source in sources_of(table)]
     what = "(pairs, difference ± SE, p of t-test, Wilcoxon)"
     comments += [f"{c.method} against {c.versus}, {c.what}: {', '.join(_test(c)[3:])} {what}" for c in _told(table)]
     comments += [f"Missing: {line}" for line in commands(table.gaps)]
@@ -162,7 +162,7 @@ def _json(table: PaperTable) -> dict[str, Any]:
     }
 
 
-def _title(table: PaperTable) -> str:
+def title_of(table: PaperTable) -> str:
     """The title with the images a class, where they are the same in all lines."""
     (shots, *others) = {line.shots for line in table.lines}
     return table.title if shots is None or others else f"{table.title}, {shots_title(shots)}"
@@ -171,6 +171,11 @@ def _title(table: PaperTable) -> str:
 def _told(table: PaperTable) -> list[Comparison]:
     """Paired tests that tell something."""
     return [comparison for comparison in table.comparisons if comparison.test.n > 1]
+
+
+def test_cells(table: PaperTable) -> list[list[str]]:
+    """A row of TEST_TITLES a paired test that tells something."""
+    return [_test(comparison) for comparison in _told(table)]
 
 
 def _test(comparison: Comparison) -> list[str]:
@@ -188,7 +193,8 @@ def _p(value: float | None) -> str:
     return GAP if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _notes(table: PaperTable) -> list[str]:
+def notes_of(table: PaperTable) -> list[str]:
+    """Sentences below a table: what HM and ± mean, and its own."""
     if table.name == "base2new":
         notes = [foot_line(False).replace("\n", " ")]
     else:
@@ -199,7 +205,7 @@ def _notes(table: PaperTable) -> list[str]:
     return [*notes, *table.notes]
 
 
-def _sources(table: PaperTable) -> list[str]:
+def sources_of(table: PaperTable) -> list[str]:
     """Where the published figures that are shown come from, and what is known against them."""
     methods: dict[str, list[str]] = {}  # source -> methods
     places: dict[tuple[str, str], list[str]] = {}  # (method, note) -> figures

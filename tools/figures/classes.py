@@ -125,8 +125,8 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], shown: np.ndarray, 
 
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
     part = shares[np.ix_(shown, shown)]
-    side = max(0.19 * len(shown), 1.2)
-    figure = Figure((WIDTH, side + 1.9), layout="constrained")
+    side = min(max(0.14 * len(shown), 1.2), 2.7)
+    figure = Figure((WIDTH, side + 1.5), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(part, cmap="cividis", vmin=0, vmax=100)
     labels = [shortened(names[label]) for label in shown]
@@ -134,7 +134,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], shown: np.ndarray, 
     axes.set_yticks(range(len(shown)), labels, fontsize=7)
     axes.set(xlabel="taken for", ylabel="is")
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.set_label("% of the row's images", fontsize=8)
     bar.outline.set_edgecolor(theme.muted)
     return figure

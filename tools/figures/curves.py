@@ -116,6 +116,7 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]], title: str, log: bool =
     axes.xaxis.get_major_locator().set_params(integer=True)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # powers as formulas need fonts that may be missing
     axes.grid(alpha=0.25)
     if len(names) > 1:
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)

@@ -21,7 +21,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum, build_dataset
 from tools.figures.features import Features, FeatureSet
 from tools.figures.patches import batches, nearest_patches
 from tools.figures.tokens import MAPS, Neighbour, Prototype, TokenView, crop
-from tools.figures.words import Neighbours, neighbours
+from tools.figures.words import END, SPECIAL, Neighbours, neighbours
 from trainers.predictor import Prediction, Predictor
 from trainers.saved_run import SavedRun
 from trainers.spotlighter.method import SpotlighterMethod
@@ -209,8 +209,21 @@ def context_words(predictor: Predictor, k: int = 5) -> list[Neighbours]:
             contexts[""] = rows
         else:
             contexts |= {names[c]: rows[c] for c in range(min(len(rows), CONTEXTS_SHOWN))}
-    decoder = get_tokenizer().decoder
-    return neighbours(contexts, vocabulary, [decoder[i] for i in range(len(vocabulary))], k) if contexts else []
+    return neighbours(contexts, vocabulary, vocabulary_tokens(len(vocabulary)), k) if contexts else []
+
+
+def vocabulary_tokens(n: int) -> list[str]:
+    """The tokenizer's first n tokens; the signs that stand for their bytes are decoded."""
+    tokenizer = get_tokenizer()
+
+    def written(token: str) -> str:
+        end = END if token.endswith(END) else ""
+        signs = token.removesuffix(END)
+        if token in SPECIAL or any(sign not in tokenizer.byte_decoder for sign in signs):
+            return token
+        return bytes(tokenizer.byte_decoder[sign] for sign in signs).decode("utf-8", errors="replace") + end
+
+    return [written(tokenizer.decoder[i]) for i in range(n)]
 
 
 def token_views(

@@ -25,7 +25,7 @@ class Patch:
 
 
 def nearest_patches(
-    predictor: Predictor, paths: Sequence[str], rows: Sequence[Row], n: int = 4
+    predictor: Predictor, paths: Sequence[str], rows: Sequence[Row], n: int = 3
 ) -> dict[Row, list[Patch]]:
     """The n patches nearest to each prototype, nearest first, at most one of an image.
 

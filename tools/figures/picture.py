@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart by colour-blind eyes, too; at least 3:1 against both papers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
-MARKERS = "osD^vPXh"
+MARKERS = "osD^vPX<"
 CSS_DPI = 96  # pixels an inch of a page
 SCALE = 1.5  # pixels of the file per pixel of a page, for sharp screens
 WIDTH = 4.5  # inches of a figure that a phone can show
@@ -75,13 +75,17 @@ def paint(name: str, alt: str, caption: str, draw: Callable[[Theme], Figure]) ->
     return Picture(name, light, dark, round(width / SCALE), round(height / SCALE), alt, caption)
 
 
-def draw_png(draw: Callable[[Theme], Figure], theme: Theme, alt: str, style: Any = None) -> bytes:
-    """The PNG file of a figure, with `alt` as its description."""
+def draw_png(draw: Callable[[Theme], Figure], theme: Theme, alt: str) -> bytes:
+    """The PNG file of a figure that is drawn in a theme."""
+    with matplotlib.rc_context(theme.style()):
+        return png_of(draw(theme), alt)
+
+
+def png_of(figure: Figure, alt: str) -> bytes:
+    """A figure as PNG file, with `alt` as its description; the same figure gives the same bytes."""
     out = io.BytesIO()
-    with matplotlib.rc_context({**theme.style(), **(style or {})}):
-        figure = draw(theme)
-        metadata = {"Description": alt, "Software": None}  # without the version of matplotlib: same figure, same bytes
-        figure.savefig(out, format="png", dpi=CSS_DPI * SCALE, metadata=metadata)
+    metadata = {"Description": alt, "Software": None}  # without the version of matplotlib
+    figure.savefig(out, format="png", dpi=CSS_DPI * SCALE, metadata=metadata)
     return out.getvalue()
 
 

@@ -19,6 +19,8 @@ MAPS = {"sample": "sample-wise", "semantic": "semantic-wise", "summed": "sum, de
 COLOUR_MAP = "cividis"  # made to look alike to colour-blind and other eyes, and grows lighter with the score
 LEVELS = {"level1": "solid", "level2": (0, (2.2, 1.4))}  # lines that outline them
 OVERLAY = 0.8  # share of the map over the grey picture
+TOKENS_SHOWN = 3  # of a prototype
+BEYOND = 127  # grey outside of a picture
 READING = (
     "Level-1 tokens are outlined with solid lines, level-2 tokens with broken ones; numbers are ranks. Scores have mean "
     "0 and deviation 1 over the patches of a picture, their sum decides. Maps lie over the picture in grey."
@@ -76,18 +78,18 @@ class TokenView:
         )
 
 
-def crop(pixels: np.ndarray, patch: int, grid: int, margin: float = 1.0) -> np.ndarray:
-    """A patch with what is around it, cut off at the edge of the picture.
+def crop(pixels: np.ndarray, patch: int, grid: int) -> np.ndarray:
+    """A patch in the middle of its surroundings, one patch wide on each side; grey beyond the edge of the picture.
 
     Args:
-        pixels: [H, W, 3].
-        margin: around the patch, in patches.
+        pixels: [H, W, 3] uint8.
     """
     H, W = pixels.shape[:2]
+    h, w = -(-H // grid), -(-W // grid)  # a patch's size
+    padded = np.pad(pixels, ((h, h), (w, w), (0, 0)), constant_values=BEYOND)
     row, column = divmod(int(patch), grid)
-    rows = [round(np.clip(edge, 0, grid) * H / grid) for edge in (row - margin, row + 1 + margin)]
-    columns = [round(np.clip(edge, 0, grid) * W / grid) for edge in (column - margin, column + 1 + margin)]
-    return pixels[rows[0] : rows[1], columns[0] : columns[1]]
+    top, left = row * H // grid, column * W // grid
+    return padded[top : top + 3 * h, left : left + 3 * w]
 
 
 def draw_maps(view: TokenView, theme: Theme) -> Figure:
@@ -105,7 +107,7 @@ def draw_prototypes(view: TokenView, theme: Theme) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure((WIDTH, 0.5 + 0.95 * max(len(view.prototypes), 1)), layout="constrained")
-    _prototypes(figure, view, theme)
+    _prototypes(figure, view)
     return figure
 
 
@@ -123,7 +125,7 @@ def draw_grid(views: Sequence[TokenView], theme: Theme) -> Figure:
         parts[0].suptitle(view.title.replace("$", r"\$"), fontsize=10)
         _fill(np.atleast_1d(parts[0].subplots(1, n_panels)), view, theme)
         if view.prototypes:
-            _prototypes(parts[1], view, theme)
+            _prototypes(parts[1], view)
     return figure
 
 
@@ -174,9 +176,9 @@ def _outline(axes: Axes, view: TokenView, numbers: bool = False) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _prototypes(figure: Figure | SubFigure, view: TokenView, theme: Theme) -> None:
+def _prototypes(figure: Figure | SubFigure, view: TokenView) -> None:
     """A row a prototype: the tokens matched with it, then the training patches nearest to it."""
-    n_tokens = max(len(prototype.patches) for prototype in view.prototypes)
+    n_tokens = min(max(len(prototype.patches) for prototype in view.prototypes), TOKENS_SHOWN)
     n_near = max(len(prototype.neighbours) for prototype in view.prototypes)
     panels = figure.subplots(len(view.prototypes), n_tokens + n_near, squeeze=False)
     about = f"Prototypes of “{shortened(view.matched, 30)}”: matched tokens" if view.matched else "Matched tokens"
@@ -184,11 +186,19 @@ def _prototypes(figure: Figure | SubFigure, view: TokenView, theme: Theme) -> No
     for row, prototype in zip(panels, view.prototypes, strict=True):
         for axes in row:
             axes.set_axis_off()
-        for axes, rank, patch in zip(row, prototype.ranks, prototype.patches, strict=False):
-            axes.imshow(patch, interpolation="nearest")
-            axes.set_title(f"token {rank}", fontsize=6.5, pad=2)
+        for axes, rank, patch in zip(row[:n_tokens], prototype.ranks, prototype.patches, strict=False):
+            _patch(axes, patch, f"token {rank}")
         for axes, near in zip(row[n_tokens:], prototype.neighbours, strict=False):
-            axes.imshow(near.pixels, interpolation="nearest")
-            axes.set_title(f"{shortened(near.name, 14)}\n{near.cosine:.2f}", fontsize=6, pad=2, color=theme.ink)
-        row[0].text(-0.12, 0.5, f"no. {prototype.number + 1}", transform=row[0].transAxes, fontsize=7, ha="right",
-                    va="center", rotation=90)
+            _patch(axes, near.pixels, f"{shortened(near.name, 14)}\n{near.cosine:.2f}")
+        where = {"transform": row[0].transAxes, "ha": "right", "va": "center", "rotation": 90}
+        row[0].text(-0.12, 0.5, f"no. {prototype.number + 1}", fontsize=7, **where)
+
+
+def _patch(axes: Axes, pixels: np.ndarray, title: str) -> None:
+    """A patch in its surroundings, with a thin frame around the patch itself."""
+    from matplotlib.patches import Rectangle
+
+    axes.imshow(pixels, extent=(0, 3, 3, 0), interpolation="nearest")
+    axes.add_patch(Rectangle((1, 1), 1, 1, fill=False, ec="white", lw=0.9))
+    axes.add_patch(Rectangle((1, 1), 1, 1, fill=False, ec="black", lw=0.9, ls=(0, (2, 2))))
+    axes.set_title(title, fontsize=6.5, pad=2)
