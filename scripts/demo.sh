@@ -5,8 +5,9 @@
 #   bash scripts/demo.sh
 #
 # Makes .venv, renders the pictures, evaluates zero-shot CLIP, trains CoOp and CoOp with Spotlighter on the base classes,
-# tests them on the new ones, and prints the table. Run again, it reuses what is done. From the environment: SEEDS
-# (default "1 2 3"), DATA, OUTPUT, SHOTS, and PYTHON for an interpreter that has everything (then nothing is installed).
+# tests them on the new ones, prints the table, and writes a page with figures. Run again, it reuses what is done. From
+# the environment: SEEDS (default "1 2 3"), DATA, OUTPUT, SHOTS, and PYTHON for an interpreter that has everything (then
+# nothing is installed).
 set -euo pipefail
 if [[ -z ${PYTHON:-} ]]; then bash "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"; fi
 # shellcheck source=scripts/common.sh
@@ -71,3 +72,7 @@ What to try next
   $python -m tensorboard.main --logdir $output
   # real CLIP weights and data sets: README.md
 END
+say
+say "Writing a page with all results and figures"
+report=$("$PYTHON" -m tools.report "$OUTPUT" -o "$OUTPUT/report" --root "$DATA" --look 2)
+say "Report: $report"

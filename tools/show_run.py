@@ -98,8 +98,15 @@ def write_tables(view: RunView, out: Path) -> list[Path]:
     written = []
     if view.classes:
         records = [
-            {"label": row.label, "class": row.name, "images": row.n_images, "correct": row.n_correct,
-             "accuracy": row.accuracy, "most_taken_for": row.taken_for, "times": row.n_taken}
+            {
+                "label": row.label,
+                "class": row.name,
+                "images": row.n_images,
+                "correct": row.n_correct,
+                "accuracy": row.accuracy,
+                "most_taken_for": row.taken_for,
+                "times": row.n_taken,
+            }
             for row in view.classes
         ]
         write_text(out / "classes.csv", to_csv(records) + "\n")

@@ -66,7 +66,9 @@ def run(args: argparse.Namespace) -> None:
         predictor = Predictor.load(args.run, names, args.load_epoch, opts=opts)
         predictions = list(predictor.predict(images))
         if all(prediction.tokens is None for prediction in predictions):
-            raise ValueError(f"{args.run} chooses no visual tokens in inference; name a run of Spotlighter's paper preset.")
+            raise ValueError(
+                f"{args.run} chooses no visual tokens in inference; name a run of Spotlighter's paper preset."
+            )
         data = RunData(SavedRun.read(args.run), args.root, opts)
         views = token_views(predictor, predictions, training_images(data) if args.patches else ())
     alt = " ".join(view.describe() for view in views)

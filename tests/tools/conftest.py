@@ -2,9 +2,13 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
 
 import pytest
+
+import train
+from tests.conftest import command_below
 
 METRICS = {
     "schema": 1,
@@ -125,3 +129,27 @@ def train_log() -> str:
 @pytest.fixture
 def test_log() -> str:
     return TEST_LOG
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
+    """A folder with data/ and output/: CoOp and CoOp w/ Spotlighter, trained on the base classes of the toy data and
+    tested on the new ones; tests must not change it.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    command = command_below(folder, tiny_weights)
+    small = ("TRAINER.COOP.N_CTX", "2", "TRAINER.SPOTLIGHTER.TOP_K", "3", "TRAINER.SPOTLIGHTER.N_PROTOTYPES", "2")
+    for trainer in ("CoOp", "Spotlighter"):
+        base, new = (f"output/base2new/{side}/toy/shots_6/{trainer}/tiny/seed1" for side in ("train_base", "test_new"))
+        only = ("DATASET.SUBSAMPLE_CLASSES",)
+        tested = ("--eval-only", "--model-dir", str(folder / base), "--load-epoch", "2")
+        for arguments in (
+            command(*small, *only, "base", trainer=trainer, output=base),
+            command(*small, *only, "new", trainer=trainer, output=new, flags=tested),
+        ):
+            stdout = sys.stdout
+            try:
+                assert train.run(arguments) == 0
+            finally:
+                sys.stdout = stdout  # the logger stands in its place after a run
+    return folder

@@ -46,10 +46,11 @@ def confusion(true: np.ndarray, predicted: np.ndarray, n_cls: int) -> np.ndarray
     """
     true, predicted = np.asarray(true, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     if true.shape != predicted.shape or true.ndim != 1:
-        raise ValueError(f"true and predicted labels must be two lists of one length, got {true.shape} and "
-                         f"{predicted.shape}.")
+        raise ValueError(
+            f"true and predicted labels must be two lists of one length, got {true.shape} and {predicted.shape}."
+        )
     labels = np.concatenate([true, predicted])
-    if len(labels) and not (0 <= labels.min() and labels.max() < n_cls):
+    if len(labels) and (labels.min() < 0 or labels.max() >= n_cls):
         raise ValueError(f"labels must be in 0..{n_cls - 1}, got {labels.min()}..{labels.max()}.")
     return np.bincount(true * n_cls + predicted, minlength=n_cls**2).reshape(n_cls, n_cls)
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from clip.simple_tokenizer import get_tokenizer
-from dassl.data.datasets import DATASET_REGISTRY, Datum, build_dataset
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
 from tools.figures.features import Features, FeatureSet
 from tools.figures.patches import batches, nearest_patches
 from tools.figures.tokens import MAPS, Neighbour, Prototype, TokenView, crop
@@ -94,7 +94,7 @@ class RunData:
         from_teacher = bool(trained.record["config"]["DATASET"].get("NUM_UNLABELLED"))
         return list((dataset.train_u if from_teacher else dataset.train_x) or [])
 
-    def _dataset(self, saved: SavedRun):  # noqa: ANN202 -- a DatasetBase
+    def _dataset(self, saved: SavedRun) -> DatasetBase:
         cfg = saved.config(self.opts)
         reader = DATASET_REGISTRY.get(cfg.DATASET.NAME)
         folder = Path(cfg.DATASET.ROOT).expanduser() / getattr(reader, "dataset_dir", "")
@@ -115,7 +115,7 @@ def spread(items: Sequence[Datum], limit: int) -> list[Datum]:
     return [ordered[i * len(ordered) // limit] for i in range(limit)]
 
 
-def test_again(predictor: Predictor, items: Sequence[Datum], limit: int) -> Tested:
+def predict_test(predictor: Predictor, items: Sequence[Datum], limit: int) -> Tested:
     """Predict test images, at most `limit` of them.
 
     Raises:

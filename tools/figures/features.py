@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SEED = 0
 PERPLEXITY = 30.0  # scikit-learn's; less for few points
 LIMITS = (
-    "t-SNE keeps neighbours together; distances between groups, their sizes and the axes mean nothing, and another seed "
-    "or perplexity gives another picture. The silhouette is computed from the features themselves."
+    "t-SNE keeps neighbours together; distances between groups, their sizes and the axes mean nothing, and another "
+    "seed or perplexity gives another picture. The silhouette is computed from the features themselves."
 )
 
 
@@ -88,16 +88,16 @@ def feature_pictures(given: FeatureSet, seed: int = SEED) -> list[Picture]:
         points = embed(rows, seed, perplexity)
         apart = silhouette(features, given.labels)
         score = "" if apart is None else f" Silhouette of the classes (cosine, -1 to 1): {apart:.3f}."
-        texts = ", stars: text features of the classes" if features.texts is not None else "; there are no text features"
+        texts = (
+            ", stars: text features of the classes" if features.texts is not None else "; there are no text features"
+        )
         alt = f"t-SNE of {n} image features of {n_classes} classes{texts}. {title}.{score}"
         what = f" {given.what}" if name == "features_after" else ""
         caption = (
             f"{title}: t-SNE of image features (dots){texts}. Perplexity {perplexity:g}, seed {seed}.{score}{what}"
         )
 
-        def draw(
-            theme: Theme, points: np.ndarray = points, n: int = n, title: str = title
-        ) -> Figure:
+        def draw(theme: Theme, points: np.ndarray = points, n: int = n, title: str = title) -> Figure:
             return draw_features(points[:n], points[n:], given.labels, given.names, title, theme)
 
         pictures.append(paint(name, alt, caption, draw))

@@ -1,4 +1,4 @@
-"""All that there is to see of one trained run: classes, features, words, tokens; and in a sentence what there is not."""
+"""All that there is to see of one trained run: classes, features, words, tokens; in a sentence what there is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dassl.utils.tools import ImageReadError
 from tools.figures.classes import ClassRow, class_pictures, class_rows, confusion
-from tools.figures.examine import RunData, Tested, context_words, examples, feature_set, test_again, token_views
+from tools.figures.examine import RunData, Tested, context_words, examples, feature_set, predict_test, token_views
 from tools.figures.features import LIMITS as TSNE_LIMITS
 from tools.figures.features import SEED, feature_pictures
 from tools.figures.picture import Picture, paint
@@ -77,7 +77,7 @@ def look_at(
             if not items:
                 raise ValueError("The data set has no test images.")
             report("test images")
-            tested = test_again(predictor, items, n_images)
+            tested = predict_test(predictor, items, n_images)
             if "classes" in parts:
                 _classes(view, predictor, tested)
             with _noted(view, "Features are"):
@@ -105,8 +105,10 @@ def _classes(view: RunView, predictor: Predictor, tested: Tested) -> None:
     counts = confusion(tested.true, tested.predicted, len(predictor.names))
     view.classes = class_rows(counts, predictor.names)
     n = len(tested.items)
-    some = f"{n:,} of the {tested.n_available:,} test images, evenly over the classes" if n < tested.n_available else (
-        f"all {n:,} test images"
+    some = (
+        f"{n:,} of the {tested.n_available:,} test images, evenly over the classes"
+        if n < tested.n_available
+        else (f"all {n:,} test images")
     )
     view.notes.append(f"Results by class are of {some}, predicted once more: {tested.accuracy:.2f} % are right.")
     view.pictures["classes"] = class_pictures(counts, predictor.names, "the run")
@@ -143,9 +145,7 @@ def _tokens(view: RunView, predictor: Predictor, tested: Tested, data: RunData) 
 
 def _token_pictures(shown: TokenView, number: int) -> list[Picture]:
     """Maps, and prototypes, of one picture."""
-    maps = paint(
-        f"tokens_{number}", shown.describe(), f"{shown.title}.", lambda theme: draw_maps(shown, theme)
-    )
+    maps = paint(f"tokens_{number}", shown.describe(), f"{shown.title}.", lambda theme: draw_maps(shown, theme))
     near = [f"no. {p.number + 1}: {', '.join(n.name for n in p.neighbours)}" for p in shown.prototypes if p.neighbours]
     alt = f"{shown.title}. {len(shown.prototypes)} prototypes of {shown.matched} and the tokens matched with them."
     if near:

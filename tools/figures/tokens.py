@@ -19,11 +19,13 @@ MAPS = {"sample": "sample-wise", "semantic": "semantic-wise", "summed": "sum, de
 COLOUR_MAP = "cividis"  # made to look alike to colour-blind and other eyes, and grows lighter with the score
 LEVELS = {"level1": "solid", "level2": (0, (2.2, 1.4))}  # lines that outline them
 OVERLAY = 0.8  # share of the map over the grey picture
+PANEL = 2.4  # inches of a panel in a grid
+ROW_HEIGHT = 1.0  # inches of a row of prototypes
 TOKENS_SHOWN = 3  # of a prototype
 BEYOND = 127  # grey outside of a picture
 READING = (
-    "Level-1 tokens are outlined with solid lines, level-2 tokens with broken ones; numbers are ranks. Scores have mean "
-    "0 and deviation 1 over the patches of a picture, their sum decides. Maps lie over the picture in grey."
+    "Level-1 tokens are outlined with solid lines, level-2 tokens with broken ones; numbers are ranks. Scores have "
+    "mean 0 and deviation 1 over the patches of a picture, their sum decides. Maps lie over the picture in grey."
 )
 
 
@@ -96,9 +98,10 @@ def draw_maps(view: TokenView, theme: Theme) -> Figure:
     """The picture and its maps, two in a row: for a page."""
     from matplotlib.figure import Figure
 
-    figure = Figure((WIDTH, WIDTH * 0.95 if len(view.maps) > 1 else WIDTH * 0.5), layout="constrained")
-    panels = figure.subplots(2 if len(view.maps) > 1 else 1, 2).ravel()
-    _fill(panels, view, theme)
+    n_rows = 2 if len(view.maps) > 1 else 1
+    figure = Figure((WIDTH, 2.2 * n_rows))
+    edges = {"left": 0.01, "right": 0.91, "bottom": 0.02 / n_rows, "top": 1 - 0.1 / n_rows, "wspace": 0.24}
+    _fill(figure.subplots(n_rows, 2, gridspec_kw={**edges, "hspace": 0.14}).ravel(), view, theme)
     return figure
 
 
@@ -106,7 +109,7 @@ def draw_prototypes(view: TokenView, theme: Theme) -> Figure:
     """The matched prototypes, a row each: for a page."""
     from matplotlib.figure import Figure
 
-    figure = Figure((WIDTH, 0.5 + 0.95 * max(len(view.prototypes), 1)), layout="constrained")
+    figure = Figure((WIDTH, 0.35 + ROW_HEIGHT * max(len(view.prototypes), 1)))
     _prototypes(figure, view)
     return figure
 
@@ -116,16 +119,17 @@ def draw_grid(views: Sequence[TokenView], theme: Theme) -> Figure:
     from matplotlib.figure import Figure
 
     n_panels = 1 + max(len(view.maps) for view in views)
-    beside = any(view.prototypes for view in views)
-    heights = [max(2.5, 0.5 + 0.8 * len(view.prototypes) if beside else 0) for view in views]
-    figure = Figure((2.4 * n_panels + (4.6 if beside else 0), sum(heights)), layout="constrained")
+    beside = WIDTH if any(view.prototypes for view in views) else 0
+    heights = [max(2.9, 0.35 + ROW_HEIGHT * len(view.prototypes) if beside else 0) for view in views]
+    figure = Figure((PANEL * n_panels + beside, sum(heights)))
     rows = np.atleast_1d(figure.subfigures(len(views), 1, height_ratios=heights))
-    for row, view in zip(rows, views, strict=True):
-        parts = row.subfigures(1, 2, width_ratios=[2.4 * n_panels, 4.6]) if beside else [row]
-        parts[0].suptitle(view.title.replace("$", r"\$"), fontsize=10)
-        _fill(np.atleast_1d(parts[0].subplots(1, n_panels)), view, theme)
+    for row, view, height in zip(rows, views, heights, strict=True):
+        parts = row.subfigures(1, 2, width_ratios=[PANEL * n_panels, beside]) if beside else [row]
+        parts[0].suptitle(view.title.replace("$", r"\$"), fontsize=10, y=1 - 0.1 / height, va="top")
+        edges = {"left": 0.01, "right": 0.96, "bottom": 0.02, "top": 1 - 0.5 / height, "wspace": 0.24}
+        _fill(np.atleast_1d(parts[0].subplots(1, n_panels, gridspec_kw=edges)), view, theme)
         if view.prototypes:
-            _prototypes(parts[1], view)
+            _prototypes(parts[1], view, height)
     return figure
 
 
@@ -147,6 +151,8 @@ def picture(axes: Axes, view: TokenView) -> None:
 
 def activation(axes: Axes, view: TokenView, name: str, theme: Theme) -> None:
     """A map over the picture in grey, with its colour bar."""
+    from matplotlib.ticker import MaxNLocator
+
     extent = (0, view.grid, view.grid, 0)
     grey = view.pixels.astype(float) @ (0.299, 0.587, 0.114)
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
@@ -154,7 +160,8 @@ def activation(axes: Axes, view: TokenView, name: str, theme: Theme) -> None:
     image = axes.imshow(values, cmap=COLOUR_MAP, extent=extent, interpolation="nearest", alpha=OVERLAY)
     axes.set_title(MAPS[name], fontsize=8)
     _outline(axes, view)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.05, 1)))
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_edgecolor(theme.muted)
 
@@ -172,17 +179,23 @@ def _outline(axes: Axes, view: TokenView, numbers: bool = False) -> None:
         if numbers:
             text = axes.text(column + 0.5, row + 0.5, str(rank), color="white", ha="center", va="center", fontsize=8)
             text.set_path_effects([withStroke(linewidth=2, foreground="black")])
-    axes.set(xticks=[], yticks=[], xlim=(-0.05, view.grid + 0.05), ylim=(view.grid + 0.05, -0.05))
+    axes.set(xticks=[], yticks=[], xlim=(-0.05, view.grid + 0.05), ylim=(view.grid + 0.05, -0.05), anchor="N")
     axes.spines[:].set_visible(False)
 
 
-def _prototypes(figure: Figure | SubFigure, view: TokenView) -> None:
+def _prototypes(figure: Figure | SubFigure, view: TokenView, height: float = 0.0) -> None:
     """A row a prototype: the tokens matched with it, then the training patches nearest to it."""
     n_tokens = min(max(len(prototype.patches) for prototype in view.prototypes), TOKENS_SHOWN)
     n_near = max(len(prototype.neighbours) for prototype in view.prototypes)
-    panels = figure.subplots(len(view.prototypes), n_tokens + n_near, squeeze=False)
+    height = height or 0.35 + ROW_HEIGHT * len(view.prototypes)  # inches
+    used = 0.35 + ROW_HEIGHT * len(view.prototypes)  # a row is no higher where there is more room
+    edges = {"left": 0.06, "right": 0.99, "top": 1 - 0.5 / height, "bottom": 1 - (used - 0.03) / height}
+    spaces = {"wspace": 0.12, "hspace": 0.42}
+    shape = (len(view.prototypes), n_tokens + n_near)
+    panels = figure.subplots(*shape, squeeze=False, gridspec_kw={**edges, **spaces})
     about = f"Prototypes of “{shortened(view.matched, 30)}”: matched tokens" if view.matched else "Matched tokens"
-    figure.suptitle(about + (" | nearest training patches, cosine" if n_near else ""), fontsize=8)
+    about += " | nearest training patches, cosine" if n_near else ""
+    figure.suptitle(about, fontsize=8, y=1 - 0.08 / height, va="top")
     for row, prototype in zip(panels, view.prototypes, strict=True):
         for axes in row:
             axes.set_axis_off()

@@ -10,9 +10,9 @@ import numpy as np
 END = "</w>"  # of a token that ends a word
 SPECIAL = ("<start_of_text>", "<end_of_text>", "<|startoftext|>", "<|endoftext|>")
 LIMITS = (
-    "A nearest word says where a context row lies among the token embeddings, and whether it has left the word it began "
-    "as. It does not say what the row means: a row is rarely close to any word, its position and all other rows act "
-    "with it in the text tower, and rows with readable neighbours are no better than others."
+    "A nearest word says where a context row lies among the token embeddings, and whether it has left the word it "
+    "began as. It does not say what the row means: a row is rarely close to any word, its position and all other rows "
+    "act with it in the text tower, and rows with readable neighbours are no better than others."
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib
 
-from tools.figures.picture import CSS_DPI, DARK, LIGHT, SCALE, Picture, Theme, png_of, size_of
+from tools.figures.picture import DARK, LIGHT, SCALE, Picture, Theme, png_of, size_of
 from tools.paper_figures import STYLE, figures_of
 from tools.paper_tables import PaperTable
 
@@ -62,7 +62,7 @@ def _draw(tables: Sequence[PaperTable], theme: Theme) -> dict[str, bytes]:
     from matplotlib import pyplot as plt
 
     drawn = {}
-    with matplotlib.rc_context({**STYLE, **theme.style(), "font.size": 8, "figure.dpi": CSS_DPI}):
+    with matplotlib.rc_context({**STYLE, **theme.style(), "font.size": 9}):
         for name, figure in figures_of(tables):
             drawn[name] = png_of(figure, describe(tables, name))
             plt.close(figure)

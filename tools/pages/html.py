@@ -11,6 +11,7 @@ from pathlib import Path
 from tools.figures.picture import Picture
 
 HERE = Path(__file__).parent
+WIDE = 560  # pixels beyond which a figure gets a line of its own
 VOID = ("meta", "img", "source", "br", "link", "hr")
 
 
@@ -68,6 +69,7 @@ def table(
     n_names: int = 1,
     sortable: bool = False,
     marked: Sequence[int] = (),
+    is_titled: bool = False,
 ) -> Html:
     """A table that scrolls by itself where the page is narrow.
 
@@ -77,6 +79,7 @@ def table(
         n_names: columns of names, to the left; the first one heads its row.
         sortable: columns get a button that sorts by them.
         marked: numbers of rows that begin a group.
+        is_titled: a heading above it says the same as the caption, which is for screen readers then.
     """
     head = [tag("th", title, scope="col", class_=None if i < n_names else "number") for i, title in enumerate(titles)]
     body = []
@@ -85,7 +88,7 @@ def table(
         body.append(tag("tr", cells, class_="group" if i in marked else None))
     whole = tag(
         "table",
-        tag("caption", caption),
+        tag("caption", caption, class_="unseen" if is_titled else None),
         tag("thead", tag("tr", head)),
         tag("tbody", body),
         class_="sortable" if sortable else None,
@@ -102,11 +105,14 @@ def _cell(cell: object, column: int, n_names: int) -> Html:
 
 
 def figure(picture: Picture) -> Html:
-    """A figure in the colours that the reader's system prefers; print is light."""
+    """A figure in the colours that the reader's system prefers; print is light. A wide one scrolls by itself."""
     light, dark = data_uri(picture.light), data_uri(picture.dark)
     image = tag("img", src=light, alt=picture.alt, width=picture.width, height=picture.height)
-    source = tag("source", media="screen and (prefers-color-scheme: dark)", srcset=dark)
-    return tag("figure", tag("picture", source, image), tag("figcaption", picture.caption))
+    shown = tag("picture", tag("source", media="screen and (prefers-color-scheme: dark)", srcset=dark), image)
+    is_wide = picture.width > WIDE
+    if is_wide:
+        shown = tag("div", shown, class_="scroll", role="region", aria_label=f"Figure: {picture.caption}", tabindex=0)
+    return tag("figure", shown, tag("figcaption", picture.caption), class_="wide" if is_wide else None)
 
 
 def figures(pictures: Iterable[Picture]) -> Html:

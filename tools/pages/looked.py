@@ -24,7 +24,7 @@ def closer_look(views: Sequence[tuple[Group, RunView]], n_left: int) -> Html:
         parts.append(tag("p", f"{n_left} more finished runs were not looked at; --look says how many are."))
     if not views:
         parts.append(tag("p", "No run was looked at in detail."))
-    for i, (group, view) in enumerate(views, 1):
+    for group, view in views:
         seed = next((run.place.seed for run in group.runs if run.folder == view.folder), "?")
         parts += [tag("h3", f"{group.title}, seed {seed}"), paragraphs(view.notes)]
         if view.classes:

@@ -8,7 +8,7 @@ from typing import Any
 from tools.figures.curves import curve_pictures
 from tools.figures.picture import Picture
 from tools.pages.html import Html, code, figures, folded, items, join, table, tag
-from tools.pages.runs import UNSET, Difference, FoundRun, Group, defaults, differences, repeat_command
+from tools.pages.runs import UNSET, FoundRun, Group, defaults, differences, repeat_command
 from tools.paper_layout import DIFFERENCE, PUBLISHED, Layout, as_printed
 from tools.paper_render import TEST_NOTE, TEST_TITLES, commands, notes_of, sources_of, test_cells, title_of
 from tools.paper_tables import PaperTable
@@ -75,7 +75,8 @@ def results(groups: Sequence[Group], tables: Sequence[tuple[str, PaperTable]], d
         layout = as_printed(paper)
         rows = _named_rows(layout)
         title = f"{title_of(paper)}{f', {where}' if where else ''}"
-        parts += [tag("h3", title), table(title, layout.titles, rows, layout.n_left, marked=layout.starts[1:])]
+        shown = table(title, layout.titles, rows, layout.n_left, marked=layout.starts[1:], is_titled=True)
+        parts += [tag("h3", title), shown]
         parts.append(tag("p", " ".join(notes_of(paper))))
         if tests := test_cells(paper):
             note = None if told else tag("p", TEST_NOTE)
@@ -95,7 +96,17 @@ def results(groups: Sequence[Group], tables: Sequence[tuple[str, PaperTable]], d
 def every_group(groups: Sequence[Group]) -> Html:
     """A line a group, with what is published for it."""
     published = PublishedFigures(read_published())
-    titles = ["Method", "Data set", "Classes", "Config", "Shots", "Seeds", "Accuracy in %", "Published", "Seconds a run"]
+    titles = [
+        "Method",
+        "Data set",
+        "Classes",
+        "Config",
+        "Shots",
+        "Seeds",
+        "Accuracy in %",
+        "Published",
+        "Seconds a run",
+    ]
     rows = []
     for group in groups:
         seeds = " ".join(str(run.place.seed) for run in group.finished) or UNSET
