@@ -153,9 +153,14 @@ def config_differences(
             continue
         if node is _ABSENT:
             found.append(f"{key}: not in the run's config")
-        elif _plain(node) != _plain(_literal(value)):
+        elif not is_same(node, value):
             found.append(f"{key}: the run has {node!r}, now {value}")
     return found
+
+
+def is_same(recorded: Any, asked: Any) -> bool:
+    """Whether a recorded entry of a config is what stands in a file or on a command line, read as yacs reads it."""
+    return _plain(recorded) == _plain(_literal(asked))
 
 
 def result_line(folder: Path) -> str:

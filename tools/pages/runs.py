@@ -16,7 +16,7 @@ from tools.result_stats import Spread, summarise
 from tools.run_layout import PROTOCOLS, Place, place_of
 from tools.run_names import dataset_name, method_name, natural, rank_dataset, rank_method
 from tools.run_reader import Run, RunProblem, find_runs, load_metrics, read_run
-from tools.run_state import settings_of
+from tools.run_state import is_same, settings_of
 from trainers.config import extend_cfg
 
 # Where a run lies and goes on, not what it does; and what stands in other columns.
@@ -89,7 +89,7 @@ class Difference(NamedTuple):
     key: str
     value: Any
     default: Any
-    set_by: str  # "config file" | "data set's file" | "command line"
+    set_by: str  # "config file" | "data set's file" | "script" | "command line"
 
 
 def read_folder(folder: Path) -> list[FoundRun]:
@@ -170,9 +170,9 @@ def differences(run: FoundRun, default: Mapping[str, Any]) -> list[Difference]:
     for key, value in here.items():
         if key in PLACES or value == default.get(key):
             continue
-        set_by = "command line"
+        set_by = "script" if run.place.protocol and key in BY_SCRIPT else "command line"
         for name, settings in (("config file", of_method), ("data set's file", of_data)):
-            if key in settings and _same(settings[key], value):
+            if key in settings and is_same(value, settings[key]):
                 set_by = name
                 break
         found.append(Difference(key, value, default.get(key, UNSET), set_by))
@@ -191,25 +191,13 @@ def _files(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
     return found[0], found[1]
 
 
-def _same(typed: Any, value: Any) -> bool:
-    """Whether an entry of a file is a value, numbers written as text included."""
-    return typed == value or str(plain(typed)) == str(value) or _number(typed) == _number(value) is not None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
 def repeat_command(run: FoundRun, changed: Sequence[Difference]) -> str:
     """What a person types in the repository to make the run again.
 
     Args:
         changed: as `differences` gives them.
     """
-    typed = [d for d in changed if d.set_by == "command line" and d.key not in BY_SCRIPT]
+    typed = [d for d in changed if d.set_by == "command line"]
     if run.place.protocol and run.place.trainer:
         depth = len(run.place.folder.parts)
         output = Path(*run.folder.absolute().parts[:-depth])
