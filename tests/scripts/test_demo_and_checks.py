@@ -34,6 +34,7 @@ def demo(copy):
     (copy.root / "datasets").mkdir()
     (copy.root / "datasets" / "__init__.py").touch()
     (copy.root / "datasets" / "shapes.py").write_text("import sys\nprint('rendered', *sys.argv[1:])\n")
+    (copy.root / "tools" / "report.py").write_text("import sys\nprint('page of', *sys.argv[1:])\n")
     return copy
 
 
@@ -86,6 +87,7 @@ def test_demo(demo):
     suggested = re.findall(r"^  (?:\w+=\S+ )?bash (scripts/\S+)", done.stdout, flags=re.MULTILINE)
     assert "scripts/spotlighter/ablation.sh" in suggested
     assert [script for script in suggested if not (ROOT / script).is_file()] == []
+    assert lines[-1] == "Report: page of output -o output/report --root data --look 2"
     again = demo.run("scripts/demo.sh", SEEDS="1 2")
     assert again.stdout == done.stdout
     assert len(demo.calls) == 10  # nothing ran twice

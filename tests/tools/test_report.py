@@ -51,7 +51,7 @@ class Page(HTMLParser):
 def check(text):
     """The page, if it keeps what it promises."""
     page = Page(text)
-    assert text.startswith("<!DOCTYPE html>\n<html lang=\"en\">")
+    assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
     identifiers = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     for attributes, _ in page.all("img"):
@@ -88,7 +88,7 @@ def write(folder, tmp_path, *more):
 def test_text_and_attributes_are_escaped():
     assert html.tag("p", EVIL, title=EVIL) == (
         '<p title="&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;$q&quot; onerror=x">'
-        '&lt;script&gt;alert(\'x\')&lt;/script&gt; &amp; "$q" onerror=x</p>'
+        "&lt;script&gt;alert('x')&lt;/script&gt; &amp; \"$q\" onerror=x</p>"
     )
     assert html.tag("p", html.tag("b", "<"), ["a", None, 1, 2.5]) == "<p><b>&lt;</b>a12.5</p>"
     assert html.tag("details", open=True, hidden=None, class_="x") == '<details open class="x"></details>'
@@ -103,9 +103,7 @@ def test_a_table_has_scopes_and_can_be_sorted():
     assert page.all("caption") == [({"class": "unseen"}, "About")]
     assert page.all("th")[2] == ({"scope": "row"}, "a")
     assert page.all("td") == [({"class": "number", "data-key": "1.5"}, "1.50 ± –")]
-    assert page.all("div")[0][0] == {
-        "class": "scroll", "role": "region", "aria-label": "Table: About", "tabindex": "0"
-    }
+    assert page.all("div")[0][0] == {"class": "scroll", "role": "region", "aria-label": "Table: About", "tabindex": "0"}
 
 
 # --- runs
@@ -187,7 +185,11 @@ def test_a_folder_of_runs(runs_, tmp_path):
     page = check(text)
     assert page.all("title")[0][1] == page.all("h1")[0][1] == "Report: base2new"
     assert [text for _, text in page.all("h2")] == [
-        "What was run", "Results", "Learning curves", "A closer look", "How to repeat it"
+        "What was run",
+        "Results",
+        "Learning curves",
+        "A closer look",
+        "How to repeat it",
     ]
     table = page.all("table")
     (paper,) = [text for _, text in table if text.startswith("Base to new generalisation (Table I), 16 shots")]
@@ -245,8 +247,16 @@ def test_several_output_folders_have_tables_each(runs_, tmp_path):
 
 def test_names_from_users_are_text(runs_, tmp_path):
     host = "<b>Host</b>"
-    runs_.of("fewshot/<i>data&/shots_4", 50.0, trainer="Spotlighter", host=host, config="<u>cfg",
-             versions={"<img src=x>": EVIL}, device=EVIL, backbone=EVIL)
+    runs_.of(
+        "fewshot/<i>data&/shots_4",
+        50.0,
+        trainer="Spotlighter",
+        host=host,
+        config="<u>cfg",
+        versions={"<img src=x>": EVIL},
+        device=EVIL,
+        backbone=EVIL,
+    )
     page = check(write(runs_.root, tmp_path, "--look", "0"))
     assert {name for name, _, _ in page.elements} & {"b", "i", "u"} == set()
     assert len(page.all("script")) == 1
@@ -262,7 +272,10 @@ def test_a_single_run_looked_at(tiny_runs, tmp_path):
     assert sorted(path for path in tiny_runs.rglob("*")) == before  # nothing is written beside runs and data
     titles = [text for _, text in page.all("h4")]
     assert titles == [
-        "By class", "Features before and after tuning", "Activated tokens", "Nearest words of the learned context"
+        "By class",
+        "Features before and after tuning",
+        "Activated tokens",
+        "Nearest words of the learned context",
     ]
     (by_class,) = [text for _, text in page.all("table") if text.startswith("Results by class")]
     assert "green_square" in by_class

@@ -22,6 +22,7 @@ from tools.figures.features import Features, FeatureSet
 from tools.figures.patches import batches, nearest_patches
 from tools.figures.tokens import MAPS, Neighbour, Prototype, TokenView, crop
 from tools.figures.words import END, SPECIAL, Neighbours, neighbours
+from trainers.method import Method
 from trainers.predictor import Prediction, Predictor
 from trainers.saved_run import SavedRun
 from trainers.spotlighter.method import SpotlighterMethod
@@ -158,7 +159,9 @@ def feature_set(predictor: Predictor, items: Sequence[Datum]) -> FeatureSet:
     trainer = predictor.trainer
     method, space = trainer.method, trainer.test_space
     there = sorted({item.label for item in items})
-    labels = [there[i * len(there) // CLASSES_SHOWN] for i in range(CLASSES_SHOWN)] if len(there) > 10 else there
+    labels = (
+        [there[i * len(there) // CLASSES_SHOWN] for i in range(CLASSES_SHOWN)] if len(there) > CLASSES_SHOWN else there
+    )
     chosen = [item for label in labels for item in spread([i for i in items if i.label == label], IMAGES_SHOWN)]
     before, after = [], []
     for images in batches(predictor, [item.impath for item in chosen]):
@@ -184,13 +187,17 @@ def feature_set(predictor: Predictor, items: Sequence[Datum]) -> FeatureSet:
     )
 
 
-def _what(method: object) -> str:
+def _what(method: Method) -> str:
     """What the features after tuning are."""
     if isinstance(method, SpotlighterMethod) and method.refines_images:
-        return "Image features are those with the representative tokens, text features the host's."
-    if not getattr(method, "image_trains", False):
-        return "The method leaves the image features as they are; only the text moves."
-    return ""
+        told = "Image features are those with the representative tokens, text features the host's."
+    elif not method.image_trains and not isinstance(method, SpotlighterMethod):
+        told = "The method leaves the image features as they are; only the text moves."
+    else:
+        told = ""
+    if method.reads_text and method.text_depends_on_image:
+        told += " Text features differ from image to image, so none are shown after tuning."
+    return told.strip()
 
 
 def context_words(predictor: Predictor, k: int = 5) -> list[Neighbours]:

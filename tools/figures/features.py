@@ -89,7 +89,7 @@ def feature_pictures(given: FeatureSet, seed: int = SEED) -> list[Picture]:
         apart = silhouette(features, given.labels)
         score = "" if apart is None else f" Silhouette of the classes (cosine, -1 to 1): {apart:.3f}."
         texts = (
-            ", stars: text features of the classes" if features.texts is not None else "; there are no text features"
+            ", stars: text features of the classes" if features.texts is not None else "; no text features are shown"
         )
         alt = f"t-SNE of {n} image features of {n_classes} classes{texts}. {title}.{score}"
         what = f" {given.what}" if name == "features_after" else ""

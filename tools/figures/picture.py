@@ -12,8 +12,9 @@ import matplotlib
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes, too; at least 3:1 against both papers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+# Okabe and Ito's colours, told apart by colour-blind eyes, too; the light ones darker, so that all have a contrast
+# of at least 3 to either paper. Each also has a marker of its own.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#C46E9E", "#B87F00", "#3A97CF", "#8C6D31")
 MARKERS = "osD^vPX<"
 CSS_DPI = 96  # pixels an inch of a page
 SCALE = 1.5  # pixels of the file per pixel of a page, for sharp screens

@@ -149,8 +149,10 @@ def test_everything_of_a_run(spotlighter):
     assert names[:2] == ["tokens_1", "prototypes_1"]
     assert "Classes of the nearest training patches, no. " in view.pictures["tokens"][1].alt
     some = look_at(spotlighter, ["classes"], opts=("DEVICE", "cpu"), n_images=4)
-    assert some.notes == [f"Results by class are of 4 of the 8 test images, evenly over the classes, predicted once "
-                          f"more: {100 * sum(row.n_correct for row in some.classes) / 4:.2f} % are right."]
+    assert some.notes == [
+        f"Results by class are of 4 of the 8 test images, evenly over the classes, predicted once "
+        f"more: {100 * sum(row.n_correct for row in some.classes) / 4:.2f} % are right."
+    ]
 
 
 def test_what_is_missing_is_said(spotlighter, coop, tmp_path):
