@@ -1,6 +1,7 @@
 """tools/report.py and tools/pages: what stands on the page, that it is whole HTML, and that no name becomes markup."""
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -68,7 +69,7 @@ def check(text):
     levels = [int(name[1]) for name, _, _ in page.elements if re.fullmatch(r"h[1-6]", name)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(deeper <= level + 1 for level, deeper in zip(levels, levels[1:], strict=False))
+    assert all(deeper <= level + 1 for level, deeper in itertools.pairwise(levels))
     assert all(attributes.get("scope") in ("col", "row") for attributes, _ in page.all("th"))
     for tag in ("header", "nav", "main", "title"):
         assert len(page.all(tag)) == 1

@@ -159,9 +159,8 @@ def feature_set(predictor: Predictor, items: Sequence[Datum]) -> FeatureSet:
     trainer = predictor.trainer
     method, space = trainer.method, trainer.test_space
     there = sorted({item.label for item in items})
-    labels = (
-        [there[i * len(there) // CLASSES_SHOWN] for i in range(CLASSES_SHOWN)] if len(there) > CLASSES_SHOWN else there
-    )
+    n = min(CLASSES_SHOWN, len(there))
+    labels = [there[i * len(there) // n] for i in range(n)]
     chosen = [item for label in labels for item in spread([i for i in items if i.label == label], IMAGES_SHOWN)]
     before, after = [], []
     for images in batches(predictor, [item.impath for item in chosen]):
@@ -191,8 +190,11 @@ def _what(method: Method) -> str:
     """What the features after tuning are."""
     if isinstance(method, SpotlighterMethod) and method.refines_images:
         told = "Image features are those with the representative tokens, text features the host's."
+    elif not method.trainables():
+        told = "The method trains nothing."
     elif not method.image_trains and not isinstance(method, SpotlighterMethod):
-        told = "The method leaves the image features as they are; only the text moves."
+        moves = "only the text moves" if method.reads_text else "it trains a classifier on them"
+        told = f"The method leaves the image features as they are; {moves}."
     else:
         told = ""
     if method.reads_text and method.text_depends_on_image:
