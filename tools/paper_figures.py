@@ -194,15 +194,15 @@ def draw_bars(bars: Sequence[Bar], title: str, order: Sequence[str]) -> Figure |
         widths = [values.get((group, label), math.nan) for group in groups]
         turn, i_colour = divmod(order.index(label.split(" - ")[0]), len(COLOURS))
         style: dict[str, Any] = {
-            "color": COLOURS[i_colour],
+            "color": _colour(i_colour),
             "hatch": "////" if turn else "",
             "edgecolor": _paper(),
             "linewidth": 0,
         }
         drawn = axes.barh(places, widths, height * 0.9, label=label, **style)
         texts = ["" if math.isnan(width) else f"{round(width, 2) + 0.0:+.2f}" for width in widths]  # no -0.00
-        axes.bar_label(drawn, texts, padding=2, fontsize=6, color="#333333")
-    axes.axvline(0, color="black", lw=0.8)
+        axes.bar_label(drawn, texts, padding=2, fontsize=6, color=_ink())
+    axes.axvline(0, color=_ink(), lw=0.8)
     axes.set_yticks(range(len(groups)), groups)
     axes.set_ylim(len(groups) - 0.45, -0.55)  # the first group on top
     axes.use_sticky_edges = False
@@ -213,7 +213,7 @@ def draw_bars(bars: Sequence[Bar], title: str, order: Sequence[str]) -> Figure |
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    _legend_below(figure, labels)
     return figure
 
 
@@ -251,12 +251,20 @@ def _paper() -> str:
     return matplotlib.rcParams["axes.facecolor"]
 
 
+def _ink() -> str:
+    """The colour of text."""
+    return matplotlib.rcParams["text.color"]
+
+
+def _colour(i: int) -> str:
+    """The colour of method number i; black is the ink, which dark paper does not swallow."""
+    colour = COLOURS[i % len(COLOURS)]
+    return _ink() if colour == "#000000" else colour
+
+
 def _style(order: Sequence[str], method: str) -> dict[str, Any]:
     i = order.index(method)
-    colour = COLOURS[i % len(COLOURS)]
-    if colour == "#000000":  # which dark paper would swallow
-        colour = matplotlib.rcParams["text.color"]
-    return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 4.5}
+    return {"color": _colour(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 4.5}
 
 
 def _point(cell: Cell | None, is_published: bool) -> tuple[float, float] | None:
@@ -309,7 +317,16 @@ def _legend(figure: Figure, order: Sequence[str], lines: Sequence[Line], meaning
     if any(cell.published is not None for line in lines for cell in line.cells.values()):
         style = {"color": GREY, "linestyle": "--" if linestyle == "-" else linestyle, "marker": "o", "mfc": _paper()}
         handles.append(Line2D([], [], ms=4.5, label=meaning, **style))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+    _legend_below(figure, [str(handle.get_label()) for handle in handles], handles=handles)
+
+
+def _legend_below(figure: Figure, labels: Sequence[str], **options: Any) -> None:
+    """A legend with as many columns as fit; the figure grows by its rows, so that panels keep their size."""
+    size = matplotlib.rcParams["font.size"] / 72  # inches
+    width = max(map(len, labels)) * 0.6 * size + 4.5 * size  # of a column: letters, and what stands before them
+    n_columns = max(1, min(5, len(labels), int(figure.get_figwidth() / width)))
+    figure.set_figheight(figure.get_figheight() + (math.ceil(len(labels) / n_columns) - 1) * 1.5 * size)
+    figure.legend(loc="outside lower center", ncols=n_columns, frameon=False, **options)
 
 
 def _write(figure: Figure, stem: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from tools.figures.picture import Picture
 
 HERE = Path(__file__).parent
 WIDE = 560  # pixels beyond which a figure gets a line of its own
+LONG = 40  # rows beyond which a table also scrolls downwards, below its titles
 VOID = ("meta", "img", "source", "br", "link", "hr")
 
 
@@ -93,7 +94,8 @@ def table(
         tag("tbody", body),
         class_="sortable" if sortable else None,
     )
-    return tag("div", whole, class_="scroll", role="region", aria_label=f"Table: {caption}", tabindex=0)
+    kind = "scroll long" if len(rows) > LONG else "scroll"
+    return tag("div", whole, class_=kind, role="region", aria_label=f"Table: {caption}", tabindex=0)
 
 
 def _cell(cell: object, column: int, n_names: int) -> Html:
