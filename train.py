@@ -17,6 +17,7 @@ import trainers  # noqa: F401  registers the trainers
 from dassl import distributed
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.engine.run_lock import run_lock
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 from trainers.config import extend_cfg
 
@@ -125,8 +126,6 @@ def main(args: argparse.Namespace) -> None:
         set_random_seed(cfg.SEED)
     elif distributed.world_size() > 1:  # no seed, but the same for all
         set_random_seed(distributed.gather_plain(torch.initial_seed() % 2**32)[0])
-    if distributed.is_main() and not args.dry_run:
-        setup_logger(cfg.OUTPUT_DIR)
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = True
     if args.dry_run:
@@ -134,6 +133,14 @@ def main(args: argparse.Namespace) -> None:
 
         dry_run(args, cfg, partial(setup_other, args))
         return
+    with run_lock(cfg.OUTPUT_DIR):  # before the log is opened and the data are read
+        run_trainer(args, cfg)
+
+
+def run_trainer(args: argparse.Namespace, cfg: CN) -> None:
+    """Log what is asked for, build the trainer, train or test."""
+    if distributed.is_main():
+        setup_logger(cfg.OUTPUT_DIR)
     print("** Arguments **")
     for name, value in sorted(vars(args).items()):
         print(f"{name}: {value}")

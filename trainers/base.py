@@ -349,13 +349,18 @@ class MethodTrainer(TrainerX):
         Raises:
             RuntimeError: the file was made with another backbone, or on other classes by a method tied to them.
         """
+        names, options = facts.get("class_names") or [], facts.get("options") or {}
+        if not (isinstance(names, list) and all(isinstance(n, str) for n in names) and isinstance(options, dict)):
+            raise RuntimeError(
+                f"{path} is damaged: what it says of its making (made_with) is none of ours; train again."
+            )
         if facts and facts.get("fingerprint") != self.backbone.fingerprint:
             raise RuntimeError(
                 f"{path} was made with another backbone: {facts.get('backbone')} (fingerprint "
                 f"{facts.get('fingerprint')}), now it is {self.backbone.name} ({self.backbone.fingerprint}); "
                 "set MODEL.BACKBONE.NAME to the former one."
             )
-        names = self.trained_names = tuple(facts.get("class_names") or ())
+        names = self.trained_names = tuple(names)
         if self.method.tied_to_classes and names and names != self.method.space.names:
             raise RuntimeError(
                 f"{path} was trained on other classes ({len(names)}, from '{names[0]}' to '{names[-1]}'), and what "

@@ -1,5 +1,7 @@
 """`TrainerBase`: the order of a training run, and what a trainer may override."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -129,14 +131,33 @@ class TrainerBase(RegisteredModels):
         """Open TensorBoard's event file; of an earlier one, scalars from `purge_step` on are not shown again."""
         if self._writer is None and distributed.is_main():
             print(f"Initialize tensorboard (log_dir={log_dir})")
-            self._writer = SummaryWriter(log_dir=log_dir, purge_step=purge_step)
+            with _tensorboard_errors(log_dir):
+                self._writer = SummaryWriter(log_dir=log_dir, purge_step=purge_step)
 
     def close_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with _tensorboard_errors(writer.log_dir):
+                writer.close()
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Write to TensorBoard; without an open writer, as in evaluation, do nothing."""
+        """Write to TensorBoard; without an open writer, as in evaluation, do nothing.
+
+        Raises:
+            RuntimeError: an earlier value could not be written.
+        """
         if self._writer is not None:
-            self._writer.add_scalar(tag, scalar_value, global_step)
+            with _tensorboard_errors(self._writer.log_dir):
+                self._writer.add_scalar(tag, scalar_value, global_step)
+
+
+@contextlib.contextmanager
+def _tensorboard_errors(folder: str) -> Iterator[None]:
+    """Turn what its thread met on the disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RuntimeError(
+            f"Cannot write TensorBoard's file in {folder} ({error.strerror or error}); free some space, and give "
+            "the same command again to go on."
+        ) from error

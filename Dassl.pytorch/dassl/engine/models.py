@@ -19,6 +19,7 @@ from dassl.utils.torchtools import (
     newest_checkpoint,
     restore,
     save_checkpoint,
+    saved_epoch,
     saved_epochs,
     saved_state_dict,
 )
@@ -140,6 +141,19 @@ class RegisteredModels:
     def check_checkpoint_facts(self, facts: dict[str, Any], path: Path) -> None:
         """Refuse a file whose `checkpoint_facts` do not fit; `facts` is empty in files of other programs."""
 
+    def refuse_other_facts(self, facts: dict[str, Any], path: Path) -> None:
+        """Make sure that a run goes on with what it began with, class names above all.
+
+        Raises:
+            RuntimeError: a fact in the file is another one now.
+        """
+        now = self.checkpoint_facts()
+        for key in [key for key in facts if key in now and facts[key] != now[key]]:
+            raise RuntimeError(
+                f"{path} was made with other {key} ({_difference(facts[key], now[key])}); restore what the run began "
+                "with, or choose another OUTPUT_DIR."
+            )
+
     def load_model(self, directory: str | os.PathLike, epoch: int | None = None) -> None:
         """Load every registered model from `model.pth.tar-<epoch>`, or from `model-best.pth.tar` without epoch.
 
@@ -155,13 +169,13 @@ class RegisteredModels:
             checkpoint = load_checkpoint(path)
             load_exactly(self._models[name], self._weights_of(checkpoint, path), path)
             result = checkpoint.get("val_result")
-            known = "" if result is None else f", val_result = {result:.1f}"
+            known = f", val_result = {result:.1f}" if isinstance(result, (int, float)) else ""
             print(f"Loaded {name} from {path} (epoch = {checkpoint.get('epoch')}{known})")
 
     def _weights_of(self, checkpoint: Any, path: Path) -> dict[str, Any]:
         """What of a file is loaded, after a check that it fits this trainer."""
         saved = saved_state_dict(checkpoint, path)
-        self.check_checkpoint_facts(checkpoint.get("made_with") or {}, path)
+        self.check_checkpoint_facts(facts_in(checkpoint), path)
         return {key: value for key, value in saved.items() if key not in self.rebuilt_on_load}
 
     def resume_model_if_exist(self, directory: str | os.PathLike) -> int:
@@ -178,9 +192,10 @@ class RegisteredModels:
         for name, path in paths.items():
             print(f"Resuming {name} from {path}")
             checkpoint = load_checkpoint(path)
+            epochs.append(saved_epoch(checkpoint, path))
             checkpoint["state_dict"] = self._weights_of(checkpoint, path)
+            self.refuse_other_facts(facts_in(checkpoint), path)
             restore(checkpoint, path, self._models[name], self._optims[name], self._scheds[name])
-            epochs.append(checkpoint["epoch"])
         return epochs[-1]
 
     def _newest_of_all(self, directory: Path) -> dict[str, Path]:
@@ -189,7 +204,7 @@ class RegisteredModels:
             paths = {name: newest_checkpoint(directory / name) for name in self.get_model_names()}
         except FileNotFoundError:
             return {}
-        if len({load_checkpoint(path)["epoch"] for path in paths.values()}) <= 1:
+        if len({saved_epoch(load_checkpoint(path), path) for path in paths.values()}) <= 1:
             return paths
         common = set.intersection(*(set(saved_epochs(path.parent)) for path in paths.values()))
         if not common:
@@ -198,6 +213,21 @@ class RegisteredModels:
                 "resumed; remove the files of the unfinished epoch, or choose another OUTPUT_DIR."
             )
         return {name: path.parent / f"{EPOCH_MODEL}{max(common)}" for name, path in paths.items()}
+
+
+def facts_in(checkpoint: Any) -> dict[str, Any]:
+    """The `checkpoint_facts` in a file; empty if there are none."""
+    facts = checkpoint.get("made_with")
+    return facts if isinstance(facts, dict) else {}
+
+
+def _difference(before: Any, now: Any) -> str:
+    """Two values, of lists the first that differ, in words."""
+    if isinstance(before, list) and isinstance(now, list):
+        if len(before) != len(now):
+            return f"{len(before)} then, {len(now)} now"
+        before, now = next(pair for pair in zip(before, now, strict=True) if pair[0] != pair[1])
+    return f"{before!r} then, {now!r} now"
 
 
 def _distinct(items: Iterable[Any]) -> Iterator[Any]:

@@ -27,6 +27,18 @@ DATA_FACTS = ("split_digest", "split_published", "sample_digest", "unlabelled_fr
 EVAL_FILE = "metrics-eval.json"  # of an evaluation in a folder whose metrics.json belongs to a training run
 
 
+_FORM: dict[str, Any] = {
+    "mode": str,
+    "finished": bool,
+    "config": dict,
+    "epochs": list,
+    "started": str,
+    "wall_seconds": (int, float),
+    "resumed": int,
+    "final": (dict, type(None)),
+}  # entry -> type; one that is not there is not damaged
+
+
 class RunRecord:
     """The tree behind the file; `tree` may be filled freely, `write` cleans and dates it."""
 
@@ -70,9 +82,21 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
     """The record of a run folder, None if there is none or it is damaged."""
     try:
         tree = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return tree if isinstance(tree, dict) else None
+    return tree if is_record(tree) else None
+
+
+def is_record(tree: Any) -> bool:
+    """Whether what is read of a record later has the form that `RunRecord` gives it."""
+    if not isinstance(tree, dict) or not all(isinstance(tree[key], kind) for key, kind in _FORM.items() if key in tree):
+        return False
+    metrics = (tree.get("final") or {}).get("metrics") or {}
+    return (
+        isinstance(metrics, dict)
+        and all(value is None or isinstance(value, (int, float)) for value in metrics.values())
+        and all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in tree.get("epochs", []))
+    )
 
 
 def open_record(folder: str | os.PathLike, mode: str, facts: dict[str, Any]) -> RunRecord:

@@ -18,6 +18,7 @@ from dassl.utils.torchtools import BEST_MODEL, load_checkpoint
 from . import agreement, record, resume
 from .base import TrainerBase
 from .progress import Progress
+from .run_lock import run_lock
 from .signals import StopSignals
 
 
@@ -47,20 +48,30 @@ class RecordedTrainer(TrainerBase):
 
     @contextlib.contextmanager
     def _running(self, mode: str) -> Iterator[None]:
-        """A run of one mode; whatever happens inside, signals and writer are given back."""
-        self._mode = mode
-        self._stop = StopSignals()
-        self._stop.install()
-        try:
-            yield
-        except RuntimeError as error:
-            if self._stop.requested and "DataLoader worker" in str(error) and distributed.world_size() == 1:
-                self._leave()  # the signal went to the workers, too, and one died within a step
-            raise
-        finally:
-            self._stop.restore()
-            self.close_writer()
-            self._mode, self._progress, self._rng_steps = "", None, None
+        """A run of one mode, alone in its folder; whatever happens inside, signals and writer are given back.
+
+        Raises:
+            RuntimeError: another process is at work in the folder, or a loading process died.
+        """
+        with run_lock(self.output_dir):
+            self._mode = mode
+            self._stop = StopSignals()
+            self._stop.install()
+            try:
+                yield
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                if self._stop.requested and distributed.world_size() == 1:
+                    self._leave()  # the signal went to the workers, too, and one died within a step
+                raise RuntimeError(
+                    f"A process that loads images died ({' '.join(str(error).split()).rstrip('.')}), perhaps for want "
+                    "of memory; give the same command again, with a smaller DATALOADER.NUM_WORKERS if it happens again."
+                ) from error
+            finally:
+                self._stop.restore()
+                self.close_writer()
+                self._mode, self._progress, self._rng_steps = "", None, None
 
     def _finished_before(self) -> bool:
         """Whether the output folder holds this very run, finished; says so.
@@ -142,13 +153,15 @@ class RecordedTrainer(TrainerBase):
     def _take_over(self, earlier: dict[str, Any] | None, finished: int, directory: Path) -> None:
         """After a resume from saved models: the epochs' record if there is one, and the best result so far."""
         assert self._record is not None
-        if earlier is not None and earlier.get("mode") == "train":
+        known = {"started", "wall_seconds", "resumed"} <= set(earlier or {})
+        if earlier is not None and earlier.get("mode") == "train" and known:
             epochs = [row for row in earlier.get("epochs", []) if row["epoch"] <= finished]
             self._record.resume(epochs, earlier["started"], earlier["wall_seconds"], earlier["resumed"] + 1)
         best = directory / next(iter(self._models)) / BEST_MODEL
         if best.is_file():
-            result = load_checkpoint(best).get("val_result")
-            self.best_result = self.best_result if result is None else float(result)
+            checkpoint = load_checkpoint(best)
+            result = checkpoint.get("val_result") if isinstance(checkpoint, dict) else None
+            self.best_result = float(result) if isinstance(result, (int, float)) else self.best_result
 
     def _finish_training(self, final: dict[str, Any] | None) -> None:
         assert self._record is not None

@@ -16,12 +16,12 @@ import torch
 from dassl import distributed
 from dassl.data import loader_state, restore_loader
 from dassl.optim.lr_scheduler import load_scheduler_state, scheduler_state
-from dassl.utils.torchtools import load_checkpoint, load_exactly
+from dassl.utils.torchtools import MISFIT, in_words, load_checkpoint, load_exactly
 
 from .record import plain
+from .resume_form import FORMAT, wrong_entry
 
 FILE = "resume.pth.tar"
-FORMAT = 1
 
 # keys that change where or how fast a run computes, but not what; or how it goes on from an image that stopped it
 FREE_KEYS = {
@@ -138,10 +138,10 @@ def read(path: Path) -> dict[str, Any]:
         RuntimeError: it is damaged, no resume file, or of another format.
     """
     state = load_checkpoint(path)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    wrong = wrong_entry(state)
+    if wrong is not None:
         raise RuntimeError(
-            f"{path} is not a resume file of format {FORMAT} (found {found}); delete it to continue from the last "
+            f"{path} is not a resume file of format {FORMAT} ({wrong}); delete it to continue from the last "
             "saved model, or to train from the start."
         )
     return state
@@ -166,6 +166,7 @@ def check(trainer: Any, state: dict[str, Any], path: Path) -> None:
             "split, or choose another OUTPUT_DIR."
         )
     trainer.check_checkpoint_facts(state["made_with"], path)
+    trainer.refuse_other_facts(state["made_with"], path)
 
 
 def apply(trainer: Any, state: dict[str, Any], path: Path) -> None:
@@ -175,19 +176,25 @@ def apply(trainer: Any, state: dict[str, Any], path: Path) -> None:
         ValueError, RuntimeError: as `check`.
     """
     check(trainer, state, path)
-    for name, model in trainer._models.items():
-        load_exactly(model, state["models"][name], path)
-        if trainer._optims[name] is not None:
-            trainer._optims[name].load_state_dict(state["optimizers"][name])
-        if trainer._scheds[name] is not None:
-            load_scheduler_state(trainer._scheds[name], state["schedulers"][name])
-    scaler = getattr(trainer, "scaler", None)
-    if scaler is not None and state["scaler"]:
-        scaler.load_state_dict(state["scaler"])
-    trainer.best_result = state["best_result"]
-    trainer.load_extra_state(state["extra"])
-    for loader in LOADERS:
-        restore_loader(getattr(trainer, loader), state["loaders"][loader])
+    try:
+        for name, model in trainer._models.items():
+            load_exactly(model, state["models"][name], path)
+            if trainer._optims[name] is not None:
+                trainer._optims[name].load_state_dict(state["optimizers"][name])
+            if trainer._scheds[name] is not None:
+                load_scheduler_state(trainer._scheds[name], state["schedulers"][name])
+        scaler = getattr(trainer, "scaler", None)
+        if scaler is not None and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        trainer.best_result = state["best_result"]
+        trainer.load_extra_state(state["extra"])
+        for loader in LOADERS:
+            restore_loader(getattr(trainer, loader), state["loaders"][loader])
+    except MISFIT as error:
+        raise RuntimeError(
+            f"Cannot continue from {path} ({in_words(error)}); delete it to continue from the last saved model, or to "
+            "train from the start."
+        ) from error
 
 
 def refuse_other_config(saved: dict[str, Any], cfg: Any, path: Path) -> None:

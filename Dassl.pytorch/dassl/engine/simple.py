@@ -95,14 +95,16 @@ class SimpleTrainer(RecordedTrainer):
 
         Raises:
             ValueError: the output folder holds a run of another config.
-            RuntimeError: nothing to train, a damaged resume file, or an output folder that cannot be written.
+            RuntimeError: nothing to train, a damaged resume file, or an output folder that cannot be written or that
+                another process uses.
             FloatingPointError: a loss is NaN or infinite.
             SystemExit: SIGTERM (143) or SIGINT (130) came; the same command continues.
         """
         if self._finished_before():
             return
         with self._running("train"):
-            super().train(self.start_epoch, self.max_epoch)
+            if not self._finished_before():  # meanwhile, by the process that was in the folder
+                super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
         self._begin_training()
@@ -111,7 +113,8 @@ class SimpleTrainer(RecordedTrainer):
         purge = self.start_epoch * steps + done
         self.init_writer(os.path.join(self.output_dir, "tensorboard"), purge_step=purge or None)
         self.epoch = max(self.start_epoch - 1, 0)  # what a test reports if no epoch is left
-        self.time_start = time.time()
+        self.time_start = time.time()  # for trainers that print it; the engine's own is not the clock's
+        self._train_began = time.monotonic()
 
     def after_epoch(self) -> None:
         """Measure and keep the best model, if `TEST.FINAL_MODEL` asks for it; save every `CHECKPOINT_FREQ` epochs."""
@@ -143,7 +146,7 @@ class SimpleTrainer(RecordedTrainer):
             self._measure(None)
             epoch = self._epoch_of(self.output_dir, None) if split else self.max_epoch
             final = self._final(epoch, None) | ({"chosen_on": "test"} if split == "test" else {})
-        print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
+        print(f"Elapsed: {datetime.timedelta(seconds=round(time.monotonic() - self._train_began))}")
         self.close_writer()
         self._finish_training(final)
 

@@ -16,6 +16,8 @@ from .build import EVALUATOR_REGISTRY
 
 __all__ = ["Classification", "EvaluatorBase"]
 
+NO_CLASS = -1  # predicted where a model's output is NaN
+
 
 class EvaluatorBase:
     """`reset()`, then `process(output, label)` for each batch, then `evaluate()`.
@@ -79,7 +81,8 @@ class Classification(EvaluatorBase):
         """
         if mo.ndim != 2 or gt.shape != mo.shape[:1]:
             raise ValueError(f"expected logits [B, C] and labels [B], got {list(mo.shape)} and {list(gt.shape)}")
-        self._y_pred.append(mo.detach().argmax(dim=1))
+        mo = mo.detach()
+        self._y_pred.append(mo.argmax(dim=1).masked_fill(mo.isnan().any(dim=1), NO_CLASS))
         self._y_true.append(gt.detach())
 
     def evaluate(self) -> "OrderedDict[str, float]":
@@ -91,12 +94,19 @@ class Classification(EvaluatorBase):
 
         Raises:
             ValueError: nothing was processed.
+            FloatingPointError: outputs are NaN, which `argmax` would take for a class.
         """
         total = sum(distributed.gather_plain(sum(len(batch) for batch in self._y_true)))
         if total == 0:
             raise ValueError("There is nothing to evaluate: no sample was processed; check the split under test.")
         true = distributed.gather_rows(self._y_true).cpu().numpy()
         pred = distributed.gather_rows(self._y_pred).cpu().numpy()
+        unknown = int((pred == NO_CLASS).sum())
+        if unknown:
+            raise FloatingPointError(
+                f"The model's outputs for {unknown:,} of {total:,} images are NaN, so there is no result; try PREC fp32 "
+                "or bf16 instead of fp16 or amp, and another checkpoint."
+            )
         correct = int((true == pred).sum())
         accuracy = 100.0 * correct / total
         classes, n_true, n_hit, n_pred = _counts(true, pred)

@@ -1,14 +1,17 @@
 """Standard output, copied to a file."""
 
 import contextlib
+import datetime
+import glob
 import os
 import sys
-import time
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from .tools import mkdir_if_missing
 
 __all__ = ["Logger", "setup_logger"]
+
+STAMP = "%Y-%m-%d-%H-%M-%S"
 
 
 class Logger:
@@ -44,15 +47,32 @@ class Logger:
         return getattr(self.console, name)
 
     def write(self, msg: str) -> int:
-        """Write `msg` to both, the file first, so that a broken console costs no line of the log."""
+        """Write `msg` to both, the file first, so that a broken console costs no line of the log.
+
+        Raises:
+            RuntimeError: the file can't be written any more; later writes go to the console alone.
+        """
         if self.file is not None:
-            self.file.write(msg)
+            try:
+                self.file.write(msg)
+            except OSError as error:
+                self._give_up(error)
         try:
             self.console.write(msg)
         except UnicodeEncodeError:  # a console that cannot show the character must not end a run
             encoding = self.console.encoding
             self.console.write(msg.encode(encoding, "backslashreplace").decode(encoding))
         return len(msg)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        assert self.file is not None
+        file, self.file = self.file, None
+        with contextlib.suppress(OSError):
+            file.close()  # which tries once more
+        raise RuntimeError(
+            f"Cannot write the log {file.name} ({error.strerror or error}); free some space, and give the same command "
+            "again to go on."
+        ) from error
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -77,7 +97,8 @@ def setup_logger(output: str | os.PathLike | None = None) -> None:
     """Copy standard output to a log file from now on; None or "" does nothing.
 
     A path ending in .txt or .log is the file itself, any other a folder that gets `log.txt`. An existing file is kept:
-    the new one is then called `log.txt-YYYY-MM-DD-HH-MM-SS`. A log that an earlier call opened is closed.
+    the new one is then called `log.txt-YYYY-MM-DD-HH-MM-SS`, at least a second later than the newest there, so that
+    names tell the order even where the clock went back. A log that an earlier call opened is closed.
 
     Raises:
         RuntimeError: the file cannot be created.
@@ -88,11 +109,7 @@ def setup_logger(output: str | os.PathLike | None = None) -> None:
     if not fpath.endswith((".txt", ".log")):
         fpath = os.path.join(fpath, "log.txt")
     if os.path.exists(fpath):
-        stamped = fpath + time.strftime("-%Y-%m-%d-%H-%M-%S")
-        fpath, tries = stamped, 1
-        while os.path.exists(fpath):
-            tries += 1
-            fpath = f"{stamped}-{tries}"
+        fpath = f"{fpath}-{_moment_after(fpath):{STAMP}}"
     if isinstance(sys.stdout, Logger):
         earlier = sys.stdout
         earlier.close()
@@ -103,3 +120,13 @@ def setup_logger(output: str | os.PathLike | None = None) -> None:
         raise RuntimeError(
             f"Cannot write the log {fpath}: {error.strerror}. Choose an output folder that you may write to."
         ) from error
+
+
+def _moment_after(fpath: str) -> datetime.datetime:
+    """Now, or a second after the newest of the logs `<fpath>-<moment>`."""
+    moment = datetime.datetime.now()
+    for path in glob.glob(f"{glob.escape(fpath)}-*"):
+        with contextlib.suppress(ValueError, OverflowError):
+            earlier = datetime.datetime.strptime(path[len(fpath) + 1 :], STAMP)
+            moment = max(moment, earlier + datetime.timedelta(seconds=1))
+    return moment

@@ -33,6 +33,13 @@ __all__ = [
 
 BEST_MODEL = "model-best.pth.tar"
 EPOCH_MODEL = "model.pth.tar-"
+MISFIT = (ValueError, LookupError, TypeError, AttributeError)  # what torch's objects raise on a state of another form
+
+
+def in_words(error: Exception) -> str:
+    """An error as a part of a sentence."""
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split()).rstrip(".")
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text[:160]}"
 
 
 def without_module_prefix(state_dict: Mapping[str, Any]) -> "OrderedDict[str, Any]":
@@ -103,7 +110,7 @@ def resume_from_checkpoint(
     print(f'Loading checkpoint from "{path}"')
     checkpoint = load_checkpoint(path)
     restore(checkpoint, path, model, optimizer, scheduler)
-    return checkpoint["epoch"]
+    return saved_epoch(checkpoint, path)
 
 
 def restore(
@@ -121,8 +128,8 @@ def restore(
         if scheduler is not None and checkpoint.get("scheduler") is not None:
             load_scheduler_state(scheduler, checkpoint["scheduler"])
             print("Loaded scheduler")
-    except (ValueError, KeyError) as error:
-        raise RuntimeError(f"Cannot continue from {path}: {error}.") from error
+    except MISFIT as error:
+        raise RuntimeError(f"Cannot continue from {path}: {in_words(error)}.") from error
 
 
 def newest_checkpoint(fdir: str | os.PathLike) -> Path:
@@ -134,17 +141,29 @@ def newest_checkpoint(fdir: str | os.PathLike) -> Path:
     folder = Path(fdir)
     epochs = saved_epochs(folder)
     pointer = folder / "checkpoint"
-    name = pointer.read_text(encoding="utf-8").split("\n")[0].strip() if pointer.is_file() else ""
+    name = pointer.read_text(encoding="utf-8", errors="replace").split("\n")[0].strip() if pointer.is_file() else ""
     named = folder / name
-    if not name or not named.is_file():
+    if not re.fullmatch(r"[\w.-]{1,99}", name) or not named.is_file():  # a name of ours, no path
         if epochs:
             return folder / f"{EPOCH_MODEL}{epochs[-1]}"
         if (folder / BEST_MODEL).is_file():
             return folder / BEST_MODEL
         raise FileNotFoundError(f"No checkpoint in {folder}; expected a file model.pth.tar-<epoch> or {BEST_MODEL}.")
-    if named.name == BEST_MODEL and epochs and epochs[-1] >= load_checkpoint(named)["epoch"]:
+    if named.name == BEST_MODEL and epochs and epochs[-1] >= saved_epoch(load_checkpoint(named), named):
         return folder / f"{EPOCH_MODEL}{epochs[-1]}"
     return named
+
+
+def saved_epoch(checkpoint: Any, path: str | os.PathLike) -> int:
+    """The number of finished epochs that a checkpoint tells.
+
+    Raises:
+        RuntimeError: it tells none.
+    """
+    epoch = checkpoint.get("epoch") if isinstance(checkpoint, Mapping) else None
+    if not isinstance(epoch, int) or epoch < 0:
+        raise RuntimeError(f"{path} does not say after how many epochs it was saved, so no training can go on from it.")
+    return epoch
 
 
 def saved_epochs(folder: str | os.PathLike) -> list[int]:
@@ -179,9 +198,10 @@ def load_exactly(model: nn.Module, state_dict: Mapping[str, Any], path: str | os
     """
     own = dict(model.state_dict())
     differences = [
-        f"{name} is {list(value.shape)} in the file and {list(own[name].shape)} here"
+        f"{name} is {list(value.shape) if isinstance(value, torch.Tensor) else 'no tensor'} in the file and "
+        f"{list(own[name].shape)} here"
         for name, value in state_dict.items()
-        if isinstance(own.get(name), torch.Tensor) and value.shape != own[name].shape
+        if isinstance(own.get(name), torch.Tensor) and getattr(value, "shape", None) != own[name].shape
     ]
     differences += [f"{name} is not in the file" for name in own if name not in state_dict]
     differences += [f"{name} is only in the file" for name in state_dict if name not in own]
@@ -191,7 +211,11 @@ def load_exactly(model: nn.Module, state_dict: Mapping[str, Any], path: str | os
             f"{path} does not fit this model, it was made with another method, backbone, context length or class set: "
             f"{'; '.join(differences[:3])}{more}."
         )
-    model.load_state_dict(state_dict, strict=True)
+    try:
+        model.load_state_dict(state_dict, strict=True)
+    except RuntimeError as error:  # tensors that can't be copied, such as sparse ones
+        reason = " ".join(str(error).split())
+        raise RuntimeError(f"{path} does not fit this model ({reason[:160]}); take another file.") from error
 
 
 def saved_state_dict(checkpoint: Any, path: str | os.PathLike) -> "OrderedDict[str, Any]":
@@ -201,17 +225,22 @@ def saved_state_dict(checkpoint: Any, path: str | os.PathLike) -> "OrderedDict[s
         RuntimeError: it holds none.
     """
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(weights, Mapping):
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
         raise RuntimeError(f"{path} has no entry state_dict, so it is no checkpoint of a trainer; check the path.")
     return without_module_prefix(weights)
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str | os.PathLike) -> None:
-    """Load every tensor of a file whose name and shape the model has; list the others, warn if none fits."""
+    """Load every tensor of a file whose name and shape the model has; list the others, warn if none fits.
+
+    Raises:
+        RuntimeError: the file holds no tensors under names.
+    """
     checkpoint = load_checkpoint(weight_path)
-    state_dict = without_module_prefix(checkpoint.get("state_dict", checkpoint))
+    nested = isinstance(checkpoint, Mapping) and "state_dict" in checkpoint
+    state_dict = saved_state_dict(checkpoint if nested else {"state_dict": checkpoint}, weight_path)
     own = model.state_dict()
-    fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
+    fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == getattr(v, "shape", None)}
     if not fitting:
         warnings.warn(f"No tensor of {weight_path} fits the model by name and shape: nothing was loaded", stacklevel=2)
         return
