@@ -29,7 +29,7 @@ class Descriptions:
         try:
             # pairs, since a dict would keep only the last of two entries with one name
             pairs = json.loads(self.path.read_text(encoding="utf-8"), object_pairs_hook=list)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path} is no JSON file ({error}); restore it.") from error
         if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
             raise ValueError(f"{self.path} must hold one JSON object {{class name: [text, …]}}.")

@@ -121,9 +121,14 @@ def check_images(images: Path, paths: Sequence[str], advice: str) -> None:
 
 
 def is_relative(path: str) -> bool:
-    """Whether a path stays below the folder it is joined to, on every system."""
+    """Whether a path stays below the folder it is joined to, and can be one, on every system."""
     parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and ":" not in parts[0]
+    try:
+        path.encode()  # halves of surrogate pairs, which JSON can hold, name no file
+    except UnicodeEncodeError:
+        return False
+    below = bool(parts) and not path.startswith("/") and ".." not in parts
+    return below and "\\" not in path and "\0" not in path and ":" not in parts[0]
 
 
 def read_lines(path: Path, what: str, reader: str) -> list[str]:

@@ -102,7 +102,7 @@ def _read(path: Path, facts: dict[str, object], split: Split, shots: int) -> Spl
             train = _items(split.train, tree["train"], shots)
             val = _items(split.val, tree["val"], min(shots, VAL_SHOTS))
             return Split(train, val, split.test)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     print(f"Note: {path} {reason}; the sample of {facts['dataset']} is drawn anew")
     return None

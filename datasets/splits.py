@@ -76,7 +76,7 @@ def read_split(path: str | os.PathLike[str], test_only: bool = False, remedy: st
     content = path.read_bytes()
     try:
         tree = json.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark in front
-    except ValueError as error:  # of JSON and of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
         reason = "it is a web page: its download failed" if is_web_page(content) else error
         raise DatasetError(f"{path} ({len(content)} bytes) is no JSON file ({reason}); {remedy}.") from None
     if not isinstance(tree, dict) or set(tree) != set(PARTS):
@@ -136,10 +136,11 @@ def check_split(path: Path, split: Split, test_only: bool = False) -> None:
         )
     n = max(names) + 1
     for part, items in zip(PARTS, split, strict=True):
-        missing = set(range(n)) - {item.label for item in items}
-        if missing and items:
+        there = {item.label for item in items}
+        if items and len(there) < n:  # a damaged label can be so large that nothing of its length may be made
+            missing = next(label for label in range(n) if label not in there)
             raise DatasetError(
-                f"{path}: labels go up to {n - 1}, but {part} has no picture of label {min(missing)}; "
+                f"{path}: labels go up to {n - 1}, but {part} has no picture of label {missing}; "
                 f"labels must be 0..n-1 in train, val and test."
             )
 

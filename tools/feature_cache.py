@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from dassl.utils.files import TEMPORARY
 from tools.result_render import to_text
-from trainers.feature_store import GIB, MANIFEST, StoredFeatures, disk_errors, folder_bytes, lock_file
+from trainers.feature_store import GIB, MANIFEST, UNREADABLE, StoredFeatures, disk_errors, folder_bytes, lock_file
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def entry_of(path: Path) -> Entry:
         manifest = json.loads((path / MANIFEST).read_text())
         StoredFeatures(path, manifest)
         return Entry(path, size, "whole", manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         return Entry(path, size, "damaged", {})
 
 

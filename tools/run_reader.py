@@ -21,6 +21,10 @@ EVAL_FILE = "metrics-eval.json"  # of an --eval-only in the folder of a training
 TRAIN_SIGNALS = ("Finish training", "Finished training")  # Dassl printed the second one until 0.6.1
 TEST_SIGNALS = ("=> result",)
 KEYWORDS = {"error": "error_rate", "average": "perclass_accuracy"}  # word of the log -> key of metrics.json
+_FORM: dict[str, Any] = {  # entry -> type
+    **{"mode": str, "dataset": str, "trainer": str, "num_shots": int, "seed": int, "started": str},
+    **{"config": dict, "final": dict, "epochs": list, "wall_seconds": (int, float), "parameters": dict},
+}
 _LOG_AGAIN = re.compile(r"log\.txt-\d{4}(-\d\d){5}$")  # what setup_logger writes when log.txt exists
 
 
@@ -121,13 +125,31 @@ def load_metrics(path: Path) -> dict[str, Any]:
     """
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise RunProblem("damaged", f"{path.name} cannot be read ({error})") from error
     if not isinstance(metrics, dict):
         raise RunProblem("damaged", f"{path.name} holds a {type(metrics).__name__}, not an object")
     if metrics.get("schema") != SCHEMA:
-        raise RunProblem("damaged", f"{path.name} has schema {metrics.get('schema')!r}, this program reads {SCHEMA}")
+        raise RunProblem(
+            "damaged", f"{path.name} has schema {metrics.get('schema')!r:.40}, this program reads {SCHEMA}"
+        )
+    wrong = _wrong_entry(metrics)
+    if wrong is not None:
+        raise RunProblem("damaged", f"{path.name} is damaged: {wrong} has a value that no run writes")
     return metrics
+
+
+def _wrong_entry(metrics: dict[str, Any]) -> str | None:
+    """The first entry whose value has a type that readers do not expect; None if there is none."""
+    for key, kind in _FORM.items():
+        if not isinstance(metrics.get(key), (kind, type(None))):  # what is not there is not damaged
+            return key
+    if not all(isinstance(row, dict) for row in metrics.get("epochs") or []):
+        return "epochs"
+    for key in ("OPTIM", "TEST", "TRAINER"):
+        if not isinstance((metrics.get("config") or {}).get(key), (dict, type(None))):
+            return f"config.{key}"
+    return None
 
 
 def _logs(folder: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import secrets
 import shutil
 import zlib
@@ -27,6 +29,7 @@ from dassl.utils.files import TEMPORARY, sync_folder
 
 MANIFEST = "manifest.json"
 GIB = 2**30
+NAME = re.compile(r"[a-z_]+(:\d+)?")  # of a column
 WAIT = 0.5  # seconds between two looks at a lock
 
 
@@ -43,6 +46,7 @@ class StoredFeatures:
     """
 
     def __init__(self, place: Path, manifest: Mapping[str, Any]):
+        check_manifest(manifest)
         self.place = place
         self.n_rows: int = manifest["rows"]
         self.scalars: dict[str, int] = manifest["scalars"]
@@ -53,7 +57,7 @@ class StoredFeatures:
         for name, column in manifest["columns"].items():
             shape, stored = (self.n_rows, *column["shape"]), np.dtype(column["stored"])
             data, crcs = _files(place, name)
-            expected = {data: int(np.prod(shape)) * stored.itemsize, crcs: self.n_rows * 4}
+            expected = {data: math.prod(shape) * stored.itemsize, crcs: self.n_rows * 4}
             for path, size in expected.items():
                 if path.stat().st_size != size:
                     raise ValueError(f"{path.name} has {path.stat().st_size} bytes instead of {size}")
@@ -94,9 +98,28 @@ def open_store(place: Path, facts: Mapping[str, Any]) -> StoredFeatures | None:
         if manifest["facts"] != facts:
             raise ValueError(f"{MANIFEST} belongs to other features")
         return StoredFeatures(place, manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         print(f"Note: the feature cache {place} is damaged ({error}) and is made anew")
         return None
+
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # a damaged store's errors
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Make sure that a manifest describes columns of plain numbers in files of its own folder.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it does not.
+    """
+    numbers = [manifest["rows"], *manifest["scalars"].values()]
+    for name, column in manifest["columns"].items():
+        numbers += [*column["shape"], column["crc"]]
+        kinds = [np.dtype(column["stored"]).kind, np.dtype(column["dtype"].replace("bfloat", "float")).kind]
+        if not NAME.fullmatch(name) or not set(kinds) <= set("fiu"):
+            raise ValueError(f"{MANIFEST} names the column {name!r:.40} of {column['stored']!r:.40}")
+    if not manifest["columns"] or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError(f"{MANIFEST} counts with something else than whole numbers")
 
 
 class FeatureWriter:

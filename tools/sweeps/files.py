@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if there is no such file, or something else is in it."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return tree if isinstance(tree, dict) else None
 

@@ -23,7 +23,7 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike) -> None:
     Raises:
         FileNotFoundError: there is no such file.
         KeyError: it sets a key that does not exist.
-        ValueError: it is not a yaml mapping, or a value has another type than the default.
+        ValueError: it is not a yaml mapping of keys to plain values, or a value has another type than the default.
     """
     where = os.fspath(path)
     if not os.path.isfile(where):
@@ -31,18 +31,20 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike) -> None:
     with open(where, encoding="utf-8") as f:
         try:
             tree = yaml.safe_load(f)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{where} is not valid yaml: {' '.join(str(error).split())}") from error
+        except Exception as error:  # besides YAMLError whatever its makers of numbers and dates raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{where} is not valid yaml: {reason}") from error
     if tree is None:
         return
     if not isinstance(tree, dict):
         raise ValueError(f"{where} must hold a mapping of config keys, got a {type(tree).__name__}.")
+    _refuse_odd_trees(tree, where)
     for key, _ in _leaves(tree):
         if not _exists(cfg, key):
             raise _MissingKey(_unknown(cfg, key, where))
     try:
         cfg.merge_from_other_cfg(CfgNode(tree))
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:  # the latter: a type that no config value can have
         raise ValueError(_mismatch(where, error)) from error
 
 
@@ -59,10 +61,21 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     for key in opts[0::2]:
         if not _exists(cfg, key):
             raise AssertionError(_unknown(cfg, key, "the command line"))
+        if _is_group(cfg, key):
+            raise ValueError(f"the command line sets {key}, which is a group of keys; set the keys in it.")
     try:
         cfg.merge_from_list(opts)
-    except ValueError as error:
+    except (
+        ValueError,
+        AssertionError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # of Python's reader of values
         raise ValueError(_mismatch("the command line", error)) from error
+
+
+MOST_NODES = 100_000  # values in one file
 
 
 class _MissingKey(KeyError):
@@ -91,18 +104,45 @@ def _exists(cfg: CfgNode, key: str) -> bool:
     return True
 
 
+def _is_group(cfg: CfgNode, key: str) -> bool:
+    node: Any = cfg
+    for name in str(key).split("."):
+        node = node.get(name)
+    return isinstance(node, CfgNode)
+
+
+def _refuse_odd_trees(tree: dict, where: str) -> None:
+    """Names that are text without dots, and as many values as a person would write: aliases can multiply them.
+
+    Raises:
+        ValueError: so it is not.
+    """
+    left, nodes = MOST_NODES, [tree]
+    while nodes:
+        node = nodes.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError(f"{where} holds more than {MOST_NODES:,} values, or itself; write it without aliases.")
+        if isinstance(node, dict):
+            odd = [name for name in node if not isinstance(name, str) or "." in name]
+            if odd:
+                raise ValueError(f"{where} has the name {odd[0]!r:.40}, but names are words, one below the other.")
+        if isinstance(node, (dict, list, tuple)):
+            nodes += node.values() if isinstance(node, dict) else node
+
+
 def _unknown(cfg: CfgNode, key: str, where: str) -> str:
     nearest = get_most_similar_str_to_a_from_b(str(key), [name for name, _ in _leaves(cfg)])
     return f"{where} sets {key}, which is no config key; do you mean {nearest}?"
 
 
-def _mismatch(where: str, error: ValueError) -> str:
+def _mismatch(where: str, error: Exception) -> str:
     """yacs' complaint about a type, in a sentence that says what to write."""
     types, values = r"\(<class '(\S+)'> vs. <class '(\S+)'>\)", r"\((.*) vs. (.*)\)"
     pattern = rf"Type mismatch {types} with values {values} for config key: (\S+)"
     found = re.fullmatch(pattern, str(error), re.DOTALL)
     if not found:
-        return f"{where}: {error}"
+        return f"{where}: {' '.join(str(error).split())[:300] or 'a value is nested too deeply'}"
     expected, got, default, value, key = found.groups()
     advice = f"; write {value}.0" if (expected, got) == ("float", "int") else ""
     return f"{where} sets {key} to {value}, a type mismatch: expected {expected} as in {default!s}, got {got}{advice}."

@@ -69,7 +69,7 @@ def _digest(path: str) -> str:
 
 def _read(where: Path) -> dict[str, str]:
     """Remembered digests by stamp."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         tree = json.loads(where.read_text())
         if tree["format"] == _FORMAT:
             return {str(stamp): str(digest) for stamp, digest in tree["files"].items()}

@@ -3,6 +3,7 @@
 Written at the start, after each epoch and at the end; `finished` is true only when all that was asked is done.
 """
 
+import contextlib
 import datetime
 import json
 import math
@@ -61,6 +62,13 @@ class RunRecord:
     def wall_seconds(self) -> float:
         """Seconds of work, the time between an interruption and the resumption left out."""
         return self._seconds_before + time.monotonic() - self._since
+
+    def not_before(self, earlier: dict[str, Any] | None) -> None:
+        """Begin no earlier than the run that this one builds on, though the clock went back between them."""
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            started = (earlier or {})["started"]
+            if datetime.datetime.fromisoformat(self.tree["started"]) < datetime.datetime.fromisoformat(started):
+                self.tree["started"] = started
 
     def resume(self, epochs: list[dict[str, Any]], started: str, wall_seconds: float, resumed: int) -> None:
         """Continue the record of an interrupted run."""

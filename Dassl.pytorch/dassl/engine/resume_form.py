@@ -1,4 +1,4 @@
-"""What a resume file must look like before a run goes on from it: entries and types, all the way down to the generators.
+"""What a resume file must look like before a run goes on from it: entries, types, generators that take their states.
 
 A file of another program, or one that somebody edited, is refused as a whole; nothing of it is taken up.
 """

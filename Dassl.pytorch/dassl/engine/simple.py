@@ -202,6 +202,8 @@ class SimpleTrainer(RecordedTrainer):
         with self._running("eval"):
             self._record = record.open_record(self.output_dir, "eval", record.collect_facts(self))
             self.load_model(model_dir, epoch=epoch)
+            if model_dir:
+                self._record.not_before(record.read_record(model_dir))
             self._record.write()  # only now: a mistyped folder or epoch does not overwrite an earlier result
             result = self._measure(None)
             self._record_evaluation(model_dir or None, self._epoch_of(model_dir, epoch) if model_dir else None)

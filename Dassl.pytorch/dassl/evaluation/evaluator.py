@@ -104,8 +104,8 @@ class Classification(EvaluatorBase):
         unknown = int((pred == NO_CLASS).sum())
         if unknown:
             raise FloatingPointError(
-                f"The model's outputs for {unknown:,} of {total:,} images are NaN, so there is no result; try PREC fp32 "
-                "or bf16 instead of fp16 or amp, and another checkpoint."
+                f"The model's outputs for {unknown:,} of {total:,} images are NaN, so there is no result; try PREC "
+                "fp32 or bf16 instead of fp16 or amp, and another checkpoint."
             )
         correct = int((true == pred).sum())
         accuracy = 100.0 * correct / total

@@ -70,7 +70,7 @@ def read_json(fpath: str | os.PathLike) -> Any:
     with open(fpath, encoding="utf-8") as f:
         try:
             return json.load(f)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{os.fspath(fpath)} is not a JSON file ({error}); restore or remove it.") from error
 
 
