@@ -7,6 +7,7 @@ may end the processes.
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import toy_runs
 
 from dassl import distributed
-from dassl.engine import TRAINER_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, run_lock
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 
 PICTURES, OUTPUT = Path(sys.argv[1]), Path(sys.argv[2])
@@ -123,6 +124,20 @@ def refused():
     def other_folder():  # the second one holds a run that has begun
         toy("refused" if distributed.is_main() else "begun").train()
 
+    def in_use():  # by another program, which the first process starts and ends
+        folder, holder = OUTPUT / "in use", None
+        if distributed.is_main():
+            folder.mkdir()
+            code = "import sys, filelock as f; a = f.FileLock(sys.argv[1]); a.acquire(); print(flush=True); input()"
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            holder = subprocess.Popen([sys.executable, "-c", code, str(folder / run_lock.FILE)], **pipes)
+            holder.stdout.readline()
+        try:
+            toy("in use").train()
+        finally:
+            if holder is not None:
+                holder.communicate(b"\n")
+
     return {
         "small batch": outcome_of(toy("refused", DATALOADER__TRAIN_X__BATCH_SIZE=1).train),
         "other shares": outcome_of(toy("refused", TRAINER__NAME="LinearXU").train),
@@ -131,6 +146,7 @@ def refused():
         "other weights": outcome_of(other_weights),
         "other data": outcome_of(other_data),
         "other folder": outcome_of(other_folder),
+        "in use": outcome_of(in_use),
     }
 
 
