@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -31,27 +32,34 @@ READ_ONLY, REMOUNT, PRIVATE, RECURSIVE = 1, 32, 1 << 18, 1 << 14  # of mount(2)
 
 
 class Child:
-    """A forked process that does one thing; what it prints is in a file.
+    """A forked process that does one thing; what it prints comes through a pipe, which has no limits and no disk.
 
     Args:
         action: what it does; its exit code is 0, that of a SystemExit, or 99 after another exception.
-        said: the file.
     """
 
-    def __init__(self, action: Callable[[], object], said: Path):
-        self.said = said
+    def __init__(self, action: Callable[[], object]):
+        self._said: list[bytes] = []
+        self._over = False
+        source, sink = os.pipe()
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._run(action)
+            self._run(action, sink)
+        os.close(sink)
+        self._listener = threading.Thread(target=self._listen, args=(source,), daemon=True)
+        self._listener.start()
 
-    def _run(self, action: Callable[[], object]) -> None:
+    def _listen(self, source: int) -> None:
+        with os.fdopen(source, "rb", buffering=0) as pipe:
+            self._said.extend(iter(lambda: pipe.read(65536), b""))
+
+    def _run(self, action: Callable[[], object], sink: int) -> None:
         code = 99
         try:
-            handle = os.open(self.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(handle, 1)
-            os.dup2(handle, 2)
-            sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1)
+            os.dup2(sink, 1)
+            os.dup2(sink, 2)
+            sys.stdout = sys.stderr = os.fdopen(sink, "w", buffering=1)
             torch.set_num_threads(1)  # threads of the parent are not here
             action()
             code = 0
@@ -69,6 +77,7 @@ class Child:
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                self._over = True
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.01)
         os.kill(self.pid, signal.SIGKILL)
@@ -76,12 +85,11 @@ class Child:
         pytest.fail(f"it did not end within {seconds} s; it said: {self.text()}")
 
     def text(self) -> str:
-        return self.said.read_text() if self.said.exists() else ""
+        """What it has said so far."""
+        self._listener.join(0.5 if self._over else 0)
+        return b"".join(self._said).decode()
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         try:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -90,17 +98,17 @@ class Child:
 
 
 @pytest.fixture
-def child(tmp_path):
+def child():
     """Starts a `Child`; those that still run at the end of the test are killed."""
     children = []
 
     def start(action):
-        children.append(Child(action, tmp_path / f"said{len(children)}"))
+        children.append(Child(action))
         return children[-1]
 
     yield start
     for one in children:
-        one.__exit__()
+        one.end()
 
 
 def until(ready: Callable[[], object], seconds: float = 60) -> None:

@@ -102,7 +102,9 @@ def test_preemption_with_ten_seconds_of_grace(child, make, outcome, same, tmp_pa
     until((tmp_path / "step4").exists)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(10) == 143, process.text()
-    assert process.text().splitlines()[-1].startswith("Stopped by SIGTERM after epoch 2, batch 2 of 3; the same command")
+    assert (
+        process.text().splitlines()[-1].startswith("Stopped by SIGTERM after epoch 2, batch 2 of 3; the same command")
+    )
     again = make(TEST__FINAL_MODEL="best_val")
     again.train()
     assert again.steps == 7  # none is repeated

@@ -181,7 +181,8 @@ def _log(text: str) -> None:
     """Add to the log file, if the run has one."""
     file = getattr(sys.stdout, "file", None)
     if text and file is not None:
-        file.write(text)
+        with contextlib.suppress(OSError):  # perhaps the very reason of the failure
+            file.write(text)
 
 
 def first_line(error: BaseException) -> str:

@@ -52,16 +52,19 @@ class Logger:
         Raises:
             RuntimeError: the file can't be written any more; later writes go to the console alone.
         """
+        failure = None
         if self.file is not None:
             try:
                 self.file.write(msg)
             except OSError as error:
-                self._give_up(error)
+                failure = error
         try:
             self.console.write(msg)
         except UnicodeEncodeError:  # a console that cannot show the character must not end a run
             encoding = self.console.encoding
             self.console.write(msg.encode(encoding, "backslashreplace").decode(encoding))
+        if failure is not None:
+            self._give_up(failure)
         return len(msg)
 
     def _give_up(self, error: OSError) -> NoReturn:

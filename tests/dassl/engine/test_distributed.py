@@ -202,7 +202,9 @@ def test_what_several_processes_cannot_do_is_one_sentence(both):
         "The processes hold different values of linear.2.weight after epoch 1, so Scattered cannot be trained by"
     )
     assert "different values of linear.2.bias at the start" in first["other weights"]
-    assert first["in use"].startswith(f"{both.folder / 'in use'} is in use by another process; wait until it is through")
+    assert first["in use"].startswith(
+        f"{both.folder / 'in use'} is in use by another process; wait until it is through"
+    )
     assert first["other data"].startswith("The processes of this run read different training images")
     for told, folder in zip(folders, ("refused", "begun"), strict=True):
         assert told.startswith(f"The processes of this run find different states in {both.folder / folder}; OUTPUT_DIR")
