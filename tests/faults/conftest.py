@@ -1,4 +1,4 @@
-"""Processes that can be killed, stopped and shut into a small disk: forks of this one, so that each costs no imports."""
+"""Processes that can be killed, stopped, shut into a small disk: forks of this one, so that none costs imports."""
 
 from __future__ import annotations
 

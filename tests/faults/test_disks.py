@@ -1,4 +1,4 @@
-"""A disk that is full, and one that can't be written: real ones where a process may mount, else limits of the process."""
+"""Disks that are full or can't be written: real ones where a process may mount, else limits of the process."""
 
 import errno
 import json
@@ -104,8 +104,8 @@ def test_a_read_only_disk_is_a_sentence_and_can_be_read_from(child, run_in, can_
     assert process.wait(60) == 0, process.text()
     reason = os.strerror(errno.EROFS if can_mount else errno.EACCES)
     assert one_sentence(process.text()) == (
-        f"Error: Cannot write in {tmp_path}/disk/other ({reason}); free some space, or choose an OUTPUT_DIR that can be "
-        "written."
+        f"Error: Cannot write in {tmp_path}/disk/other ({reason}); free some space, or choose an OUTPUT_DIR that can "
+        "be written."
     )
     trained, tested = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("trained", "tested"))
     assert tested["final"]["metrics"] == trained["final"]["metrics"]

@@ -1,4 +1,4 @@
-"""kill -9 at the worst moments, and SIGTERM with ten seconds' grace: what was saved is whole, and nothing is repeated."""
+"""kill -9 at the worst moments, SIGTERM with ten seconds' grace: what was saved is whole, and no step is repeated."""
 
 import itertools
 import os

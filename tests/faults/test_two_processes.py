@@ -17,7 +17,7 @@ from dassl.engine import run_lock as module
 from dassl.engine.run_lock import FILE, OWNER, run_lock
 from tests.faults.conftest import until
 
-HOLDER = "import sys, time; import filelock as f; a = f.FileLock(sys.argv[1]); a.acquire(); print(flush=True); time.sleep(60)"
+HOLDER = "import sys, filelock as f; a = f.FileLock(sys.argv[1]); a.acquire(); print(flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def holder():
 
     def hold(folder):
         folder.mkdir(exist_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder / FILE)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(folder / FILE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         started.append(process)
         process.stdout.readline()
         return process
