@@ -80,7 +80,8 @@ def read_split(path: str | os.PathLike[str], test_only: bool = False, remedy: st
         reason = "it is a web page: its download failed" if is_web_page(content) else error
         raise DatasetError(f"{path} ({len(content)} bytes) is no JSON file ({reason}); {remedy}.") from None
     if not isinstance(tree, dict) or set(tree) != set(PARTS):
-        found = ", ".join(sorted(map(str, tree))[:5]) if isinstance(tree, dict) else type(tree).__name__
+        names = ", ".join(sorted(map(str, tree))[:5]) if isinstance(tree, dict) else type(tree).__name__
+        found = " ".join(names.split())
         raise DatasetError(f"{path} must hold exactly the lists train, val and test, got {found or 'nothing'}.")
     split = Split(*(_read_part(path, part, tree[part]) for part in PARTS))
     check_split(path, split, test_only)

@@ -115,7 +115,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     numbers = [manifest["rows"], *manifest["scalars"].values()]
     for name, column in manifest["columns"].items():
         numbers += [*column["shape"], column["crc"]]
-        kinds = [np.dtype(column["stored"]).kind, np.dtype(column["dtype"].replace("bfloat", "float")).kind]
+        kinds = [np.dtype(str(column["stored"])).kind, np.dtype(column["dtype"].replace("bfloat", "float")).kind]
         if not NAME.fullmatch(name) or not set(kinds) <= set("fiu"):
             raise ValueError(f"{MANIFEST} names the column {name!r:.40} of {column['stored']!r:.40}")
     if not manifest["columns"] or any(type(number) is not int or number < 0 for number in numbers):

@@ -84,7 +84,7 @@ def spoil(trainer, monkeypatch, part):
 
     def spoiled(self, images, *args, **kwargs):
         out = call(self, images, *args, **kwargs)
-        if part == "test" or trainer._mode == "train" and trainer.method.training:
+        if part == "test" or trainer.method.training:
             out.pooled[2, 0] = float("nan")
         return out
 
@@ -113,8 +113,8 @@ def test_features_of_nan_give_no_result(run_trainer, trainer_of, monkeypatch, tm
     code, out, err = run_trainer("DATALOADER.TEST.BATCH_SIZE", "8", trainer="ZeroshotCLIP", flags=("--eval-only",))
     assert code == 1
     assert err == (
-        "Error: The model's outputs for 2 of 16 images are NaN, so there is no result; try PREC fp32 or bf16 instead of "
-        "fp16 or amp, and another checkpoint.\n"
+        "Error: The model's outputs for 2 of 16 images are NaN, so there is no result; try PREC fp32 or bf16 instead "
+        "of fp16 or amp, and another checkpoint.\n"
     )
     assert "=> result" not in out
     assert not json.loads((tmp_path / "run" / "metrics.json").read_text())["finished"]

@@ -39,9 +39,11 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike) -> None:
     if not isinstance(tree, dict):
         raise ValueError(f"{where} must hold a mapping of config keys, got a {type(tree).__name__}.")
     _refuse_odd_trees(tree, where)
-    for key, _ in _leaves(tree):
+    for key, value in _leaves(tree):
         if not _exists(cfg, key):
             raise _MissingKey(_unknown(cfg, key, where))
+        if value != {}:
+            _refuse_group(cfg, key, where)
     try:
         cfg.merge_from_other_cfg(CfgNode(tree))
     except (ValueError, AssertionError) as error:  # the latter: a type that no config value can have
@@ -57,21 +59,14 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     """
     opts = list(opts)
     if len(opts) % 2:
-        raise AssertionError(f"expected KEY VALUE pairs, got {len(opts)} items: {' '.join(map(str, opts))}.")
+        raise AssertionError(f"expected KEY VALUE pairs, got {len(opts)} items: {_one_line(' '.join(map(str, opts)))}.")
     for key in opts[0::2]:
         if not _exists(cfg, key):
             raise AssertionError(_unknown(cfg, key, "the command line"))
-        if _is_group(cfg, key):
-            raise ValueError(f"the command line sets {key}, which is a group of keys; set the keys in it.")
+        _refuse_group(cfg, key, "the command line")
     try:
         cfg.merge_from_list(opts)
-    except (
-        ValueError,
-        AssertionError,
-        TypeError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # of Python's reader of values
+    except (ValueError, AssertionError, TypeError, RecursionError, MemoryError) as error:  # Python's reader of values
         raise ValueError(_mismatch("the command line", error)) from error
 
 
@@ -104,11 +99,22 @@ def _exists(cfg: CfgNode, key: str) -> bool:
     return True
 
 
-def _is_group(cfg: CfgNode, key: str) -> bool:
+def _refuse_group(cfg: CfgNode, key: str, where: str) -> None:
+    """A value in the place of a group would take all its keys away.
+
+    Raises:
+        ValueError: the key names a group.
+    """
     node: Any = cfg
     for name in str(key).split("."):
-        node = node.get(name)
-    return isinstance(node, CfgNode)
+        node = node.get(name) if isinstance(node, CfgNode) else None
+    if isinstance(node, CfgNode):
+        raise ValueError(f"{where} sets {key}, which is a group of keys; set the keys in it.")
+
+
+def _one_line(text: Any) -> str:
+    """A text as a part of a sentence."""
+    return " ".join(str(text).split())
 
 
 def _refuse_odd_trees(tree: dict, where: str) -> None:
@@ -126,14 +132,14 @@ def _refuse_odd_trees(tree: dict, where: str) -> None:
         if isinstance(node, dict):
             odd = [name for name in node if not isinstance(name, str) or "." in name]
             if odd:
-                raise ValueError(f"{where} has the name {odd[0]!r:.40}, but names are words, one below the other.")
+                raise ValueError(f"{where} has the key {odd[0]!r:.40}; write words, each group of keys below its name.")
         if isinstance(node, (dict, list, tuple)):
             nodes += node.values() if isinstance(node, dict) else node
 
 
 def _unknown(cfg: CfgNode, key: str, where: str) -> str:
     nearest = get_most_similar_str_to_a_from_b(str(key), [name for name, _ in _leaves(cfg)])
-    return f"{where} sets {key}, which is no config key; do you mean {nearest}?"
+    return f"{where} sets {_one_line(key)}, which is no config key; do you mean {nearest}?"
 
 
 def _mismatch(where: str, error: Exception) -> str:
@@ -142,7 +148,7 @@ def _mismatch(where: str, error: Exception) -> str:
     pattern = rf"Type mismatch {types} with values {values} for config key: (\S+)"
     found = re.fullmatch(pattern, str(error), re.DOTALL)
     if not found:
-        return f"{where}: {' '.join(str(error).split())[:300] or 'a value is nested too deeply'}"
-    expected, got, default, value, key = found.groups()
+        return f"{where}: {_one_line(error)[:300] or 'a value is nested too deeply'}"
+    expected, got, default, value, key = map(_one_line, found.groups())
     advice = f"; write {value}.0" if (expected, got) == ("float", "int") else ""
     return f"{where} sets {key} to {value}, a type mismatch: expected {expected} as in {default!s}, got {got}{advice}."

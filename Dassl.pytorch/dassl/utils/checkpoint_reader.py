@@ -6,6 +6,7 @@ stand-in in the place of exactly those classes; what they held comes out as nest
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ _DAMAGE = (
 
 
 def _load(path: Path) -> Any:
-    return torch.load(path, map_location=_location, weights_only=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch's advice to ask it for code to be read
+        return torch.load(path, map_location=_location, weights_only=True)
 
 
 def _location(storage: Any, saved_on: str) -> Any:
