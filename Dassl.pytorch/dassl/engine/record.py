@@ -103,7 +103,12 @@ def is_record(tree: Any) -> bool:
     return (
         isinstance(metrics, dict)
         and all(value is None or isinstance(value, (int, float)) for value in metrics.values())
-        and all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in tree.get("epochs", []))
+        and all(
+            isinstance(row, dict)
+            and isinstance(row.get("epoch"), int)
+            and isinstance(row.get("replaced_images", 0), int)
+            for row in tree.get("epochs", [])
+        )
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from dassl import distributed
 from dassl.data import loader_state, restore_loader
-from dassl.optim.lr_scheduler import load_scheduler_state, scheduler_state
+from dassl.optim.lr_scheduler import load_scheduler_state, scheduler_state, try_out
 from dassl.utils.torchtools import MISFIT, in_words, load_checkpoint, load_exactly
 
 from .record import plain
@@ -176,13 +176,15 @@ def apply(trainer: Any, state: dict[str, Any], path: Path) -> None:
         ValueError, RuntimeError: as `check`.
     """
     check(trainer, state, path)
+    for name, model in trainer._models.items():
+        load_exactly(model, state["models"][name], path)
     try:
-        for name, model in trainer._models.items():
-            load_exactly(model, state["models"][name], path)
+        for name in trainer._models:
             if trainer._optims[name] is not None:
                 trainer._optims[name].load_state_dict(state["optimizers"][name])
             if trainer._scheds[name] is not None:
                 load_scheduler_state(trainer._scheds[name], state["schedulers"][name])
+            try_out(trainer._optims[name], trainer._scheds[name])
         scaler = getattr(trainer, "scaler", None)
         if scaler is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])

@@ -40,13 +40,20 @@ _RECORD = ("epochs", "started", "wall_seconds", "resumed")
 
 def wrong_entry(state: Any) -> str | None:
     """What of a file is not as `resume.capture` writes it, in a few words; None if all is."""
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        return f"found {state.get('format')!r:.40}" if isinstance(state, dict) else f"found a {type(state).__name__}"
+    if not isinstance(state, dict):
+        return f"found a {type(state).__name__}"
+    found = state.get("format")
+    if not isinstance(found, int) or found != FORMAT:
+        return f"found {' '.join(repr(found).split())[:40]}"
     for key, kind in _FORM.items():
-        if not isinstance(state.get(key), kind):
-            return f"its {key} is a {type(state[key]).__name__}" if key in state else f"it has no {key}"
-    if state["epoch"] < 0 or state["batch"] < 0:
-        return "it counts backwards"
+        if key not in state:
+            return f"it has no {key}"
+        if not isinstance(state[key], kind):
+            return f"its {key} is a {type(state[key]).__name__}"
+    if not all(0 <= state[key] < 2**31 for key in ("epoch", "batch")):
+        return "it counts no epochs and batches"
+    if not all(_is_plain(state[key]) for key in ("config", "made_with")):
+        return "its config or made_with is no plain data"
     if not all(isinstance(weights, Mapping) and _names(weights) for weights in state["models"].values()):
         return "its models are no state dicts"
     if not all(_is_loader(loader) for loader in state["loaders"].values()):
@@ -63,6 +70,15 @@ def wrong_entry(state: Any) -> str | None:
 
 def _names(tree: Mapping) -> bool:
     return all(isinstance(name, str) for name in tree)
+
+
+def _is_plain(tree: Any) -> bool:
+    """Whether it is what JSON can hold, so that it can be compared."""
+    if isinstance(tree, dict):
+        return _names(tree) and all(map(_is_plain, tree.values()))
+    if isinstance(tree, (list, tuple)):
+        return all(map(_is_plain, tree))
+    return tree is None or isinstance(tree, (bool, int, float, str))
 
 
 def _is_loader(state: Any) -> bool:

@@ -5,14 +5,18 @@ linear: WARMUP_MIN_LR at e = 0, then base · e / W); from epoch W on the main sc
 a cosine ends before it reaches zero. `WARMUP_RECOUNT: False` starts the main schedule's counter at W instead.
 """
 
+import copy
+import warnings
 from collections import Counter
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 AVAI_WARMUPS = ["constant", "linear"]
+MOST_WARMUP = 10_000  # epochs that are tried out; a damaged state may tell any number
 
 
 class WarmupScheduler(LRScheduler):
@@ -103,6 +107,35 @@ def load_scheduler_state(scheduler: Any, state: dict[str, Any]) -> None:
         )
     own = scheduler.__dict__
     scheduler.load_state_dict({k: Counter(v) if isinstance(own.get(k), Counter) else v for k, v in state.items()})
+
+
+def try_out(optimizer: Optimizer | None, scheduler: LRScheduler | None) -> None:
+    """Take steps with copies, so that a loaded state that can't be used is found before anything is trained.
+
+    Raises:
+        ValueError: a step fails, whatever of the state is to blame.
+    """
+    optimizer, scheduler = copy.deepcopy((optimizer, scheduler))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, that the schedule's optimizer is a copy
+            _step(optimizer, scheduler)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160].rstrip(".")
+        raise ValueError(
+            f"a step with the saved optimizer and schedule fails, {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _step(optimizer: Optimizer | None, scheduler: LRScheduler | None) -> None:
+    """One step of the optimizer, without gradients, and enough of the schedule to be beyond its warm-up."""
+    if optimizer is not None:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    if scheduler is not None:
+        for _ in range(min(getattr(scheduler, "warmup_epoch", 0), MOST_WARMUP) + 2):
+            scheduler.step()
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:

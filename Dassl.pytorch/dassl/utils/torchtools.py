@@ -33,13 +33,19 @@ __all__ = [
 
 BEST_MODEL = "model-best.pth.tar"
 EPOCH_MODEL = "model.pth.tar-"
-MISFIT = (ValueError, LookupError, TypeError, AttributeError)  # what torch's objects raise on a state of another form
+MISFIT = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)  # what torch's objects raise on a state of another form
 
 
 def in_words(error: Exception) -> str:
     """An error as a part of a sentence."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split()).rstrip(".")
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text[:160]}"
+    return text[:300] if type(error) is ValueError and text else f"{type(error).__name__}: {text[:160]}"
 
 
 def without_module_prefix(state_dict: Mapping[str, Any]) -> "OrderedDict[str, Any]":
@@ -117,7 +123,7 @@ def restore(
     checkpoint: Mapping[str, Any], path: Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> None:
     """Load a checkpoint into the live model, and into optimiser and scheduler if both sides have them."""
-    from dassl.optim.lr_scheduler import load_scheduler_state  # `utils` is below `optim`: import when needed
+    from dassl.optim.lr_scheduler import load_scheduler_state, try_out  # `utils` is below `optim`: import when needed
 
     load_exactly(model, saved_state_dict(checkpoint, path), path)
     print("Loaded model weights")
@@ -128,6 +134,7 @@ def restore(
         if scheduler is not None and checkpoint.get("scheduler") is not None:
             load_scheduler_state(scheduler, checkpoint["scheduler"])
             print("Loaded scheduler")
+        try_out(optimizer, scheduler)
     except MISFIT as error:
         raise RuntimeError(f"Cannot continue from {path}: {in_words(error)}.") from error
 
@@ -161,7 +168,7 @@ def saved_epoch(checkpoint: Any, path: str | os.PathLike) -> int:
         RuntimeError: it tells none.
     """
     epoch = checkpoint.get("epoch") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(epoch, int) or epoch < 0:
+    if not isinstance(epoch, int) or not 0 <= epoch < 2**31:
         raise RuntimeError(f"{path} does not say after how many epochs it was saved, so no training can go on from it.")
     return epoch
 
