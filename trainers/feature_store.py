@@ -112,6 +112,8 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it does not.
     """
+    if not all(isinstance(manifest[part], dict) for part in ("facts", "about")):
+        raise ValueError(f"{MANIFEST} does not say whose features they are")
     numbers = [manifest["rows"], *manifest["scalars"].values()]
     for name, column in manifest["columns"].items():
         numbers += [*column["shape"], column["crc"]]

@@ -210,6 +210,21 @@ def test_a_run_that_outlives_its_process_is_waited_for(copy, base2new):
     assert output.endswith("\n2 runs: 2 done\n")
 
 
+def test_a_sweep_that_is_killed_loses_nothing(copy, base2new):
+    """Its run goes on and holds the lock; another sweep waits for it and does what is left."""
+    plan = copy.plan(base2new)
+    process = copy.start(plan, SLOW="train_base", EPOCH="0.4")
+    copy.until((copy.output / TRAIN / "seed1" / record.SAVED).exists)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    code, output = copy.sweep(plan)
+    assert code == 0, output
+    assert copy.folders() == [f"{TRAIN}/seed1", f"{TEST}/seed1"]
+    assert json.loads((copy.output / TRAIN / "seed1" / "metrics.json").read_text())["began_with"] == 0
+    assert output.endswith("\n2 runs: 2 done\n")
+    assert not list(copy.output.glob(f"**/{lock.FILE}"))
+
+
 def test_a_living_owner_is_waited_for(copy, base2new):
     folder = copy.output / TRAIN / "seed1"
     held = lock.Lock(folder, "theirs")
