@@ -255,6 +255,12 @@ BAD = {
         tree(train=[["a.jpg", 0, "cat"], ["c.jpg", 2, "dog"]]),
         r"labels go up to 2, but train has no picture of label 1",
     ),
+    "null in a path": (tree(val=[["a\0.jpg", 0, "cat"]]), r"must name a picture below"),
+    "half a character": (tree(val=[["a\ud800.jpg", 0, "cat"]]), r"must name a picture below"),
+    "a label beyond all bounds": (
+        tree(test=[["b.jpg", 0, "cat"], ["c.jpg", 10**18, "dog"]]),
+        r"labels go up to 1000000000000000000, but train has no picture of label 1;",
+    ),
     "gap in test": (
         tree(train=[["a.jpg", 0, "cat"], ["c.jpg", 1, "dog"]]),
         r"labels go up to 1, but test has no picture of label 1",

@@ -41,7 +41,7 @@ def held(n=40, **changes):
 def test_growth_is_told(capsys):
     assert soak.report(held(mib=lambda i: 100 + 20 * (i > 8)), 60) == 0  # in the beginning it may
     assert capsys.readouterr().out.endswith(
-        "40 runs in 60 s; memory between the second and the last quarter: +0.0 MiB\nnothing grew\n"
+        "40 runs in 60 s; least memory of the second and the last quarter: +0.0 MiB\nnothing grew\n"
     )
     assert soak.report(held(mib=lambda i: 100 + 0.2 * i, files=lambda i: 6 + i // 20), 60) == 1
     assert capsys.readouterr().out.endswith("\ngrown: memory by 4.0 MiB, files from 6 to 7\n")

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 from yacs.config import CfgNode
@@ -216,3 +217,29 @@ def test_our_sentences_for_files(tmp_path):
     )
     with pytest.raises(ValueError, match=r"sets SEED to 1\.5, a type mismatch: expected int as in -1"):
         merge_opts(cfg, ["SEED", "1.5"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("OPTIM: 5", "sets OPTIM, which is a group of keys; set the keys in it."),
+        ("OPTIM.LR: 0.1", "has the key 'OPTIM.LR'; write words, each group of keys below its name."),
+        ("SEED: !!bool x", "is not valid yaml: "),
+        ("SEED: &a [*a]", "holds more than 100,000 values, or itself; write it without aliases."),
+        ("SEED: 2001-01-01", "Key SEED with value <class 'datetime.date'> is not a valid type"),
+    ],
+)
+def test_our_sentences_for_odd_files(tmp_path, text, message):
+    path = _yaml(tmp_path, text)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        merge_file(get_cfg_default(), path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_our_sentences_for_odd_opts():
+    with pytest.raises(
+        ValueError, match=r"^the command line sets OPTIM, which is a group of keys; set the keys in it\.$"
+    ):
+        merge_opts(get_cfg_default(), ["OPTIM", "{'LR': 1.0}"])
+    with pytest.raises(ValueError, match=r"^the command line: "):
+        merge_opts(get_cfg_default(), ["SEED", "{[]: 1}"])

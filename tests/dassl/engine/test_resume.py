@@ -202,6 +202,44 @@ def test_a_file_of_another_format_is_refused(make, killed, tmp_path):
         make().train()
 
 
+WRONG = {
+    "found a list": lambda state: [1],
+    "it has no rng": lambda state: {k: v for k, v in state.items() if k != "rng"},
+    "its epoch is a str": lambda state: state | {"epoch": "x"},
+    "it counts no epochs and batches": lambda state: state | {"batch": -1},
+    "its config or made_with is no plain data": lambda state: state | {"made_with": {"a": torch.zeros(2)}},
+    "its models are no state dicts": lambda state: state | {"models": {"linear": 3}},
+    "its loaders are no positions": lambda state: state | {"loaders": {"train_loader_x": {"seed": 1}}},
+    "its record is none": lambda state: state | {"record": {"epochs": []}},
+    "its rng_epoch sets no generator": lambda state: state | {"rng_epoch": {"python": 1}},
+    "its progress is none": lambda state: state | {"progress": {"images": 3}},
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_resume_file_of_another_form_is_refused(make, killed, tmp_path, words):
+    killed(make(TRAIN__CHECKPOINT_SECONDS=1e-9), 7)
+    path = tmp_path / "run/resume.pth.tar"
+    torch.save(WRONG[words](torch.load(path)), path)
+    with pytest.raises(RuntimeError, match=rf"is not a resume file of format 1 \({words}\); delete it to continue"):
+        make().train()
+
+
+def test_a_state_that_does_not_fit_is_refused_before_a_step(make, killed, tmp_path):
+    killed(make(), 7)
+    path = tmp_path / "run/resume.pth.tar"
+    state = torch.load(path)
+    del state["optimizers"]["linear"]["param_groups"][0]["lr"]
+    torch.save(state, path)
+    trainer = make()
+    with pytest.raises(
+        RuntimeError,
+        match=r"Cannot continue from .*/resume.pth.tar \(a step with .* fails, KeyError: 'lr'\); delete it",
+    ):
+        trainer.train()
+    assert trainer.steps == 0
+
+
 def test_without_resume_file_the_last_saved_model_is_continued_with_record_and_best_result(
     make, killed, tmp_path, record_of, capsys
 ):

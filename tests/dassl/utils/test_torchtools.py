@@ -21,7 +21,7 @@ from dassl.utils import (
     resume_from_checkpoint,
     save_checkpoint,
 )
-from dassl.utils.torchtools import adjust_learning_rate, model_file, set_bn_to_eval
+from dassl.utils.torchtools import adjust_learning_rate, load_exactly, model_file, newest_checkpoint, set_bn_to_eval
 
 KEYS = {"epoch": 3, "optimizer": None, "scheduler": None, "val_result": None}
 OPTIM = SimpleNamespace(
@@ -238,9 +238,48 @@ def test_errors_when_continuing(tmp_path):
     save_checkpoint(state(model, scheduler={"last_epoch": 1}), tmp_path)
     with pytest.raises(RuntimeError, match=r"Cannot continue from .*: the saved learning-rate schedule has no warm-up"):
         resume_from_checkpoint(tmp_path, net(), optimizer, scheduler)
+    spoilt = optimizer.state_dict() | {"state": {0: {"momentum_buffer": "x"}}}
+    save_checkpoint(state(model, optimizer=spoilt), tmp_path)
+    with pytest.raises(
+        RuntimeError, match=r"Cannot continue from .*: a step with the saved optimizer and schedule fails, \w+Error: "
+    ):
+        resume_from_checkpoint(tmp_path, net(), optimizer)
+    save_checkpoint(state(model, optimizer=[]), tmp_path)
+    with pytest.raises(RuntimeError, match=r"Cannot continue from .*: TypeError: list indices must be"):
+        resume_from_checkpoint(tmp_path, net(), optimizer)
+    save_checkpoint(state(model) | {"epoch": "x"}, tmp_path, model_name="model.pth.tar-2")
+    with pytest.raises(
+        RuntimeError, match=r"-2 does not say after how many epochs it was saved, so no training can go"
+    ):
+        resume_from_checkpoint(tmp_path, net())
     torch.save({"weights": 1}, tmp_path / "model.pth.tar-3")
+    (tmp_path / "checkpoint").unlink()
     with pytest.raises(RuntimeError, match="has no entry state_dict, so it is no checkpoint of a trainer"):
         resume_from_checkpoint(tmp_path, net())
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"../model.pth.tar-1", b"m" * 300, b"a\0b"])
+def test_a_damaged_pointer_is_not_followed(tmp_path, name):
+    save_checkpoint(state(net()), tmp_path / "m", model_name="model.pth.tar-1")
+    (tmp_path / "m" / "checkpoint").write_bytes(name)
+    assert newest_checkpoint(tmp_path / "m") == tmp_path / "m" / "model.pth.tar-1"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("x", r"0.weight is no tensor in the file and \[3, 2\] here"),
+        (
+            torch.ones(3, 2).to_sparse(),
+            r"/w does not fit this model \(Error\(s\) in loading .*\); take another file\.$",
+        ),
+    ],
+)
+def test_weights_that_are_none(tmp_path, value, message):
+    weights = net().state_dict()
+    weights["0.weight"] = value
+    with pytest.raises(RuntimeError, match=message):
+        load_exactly(net(), weights, tmp_path / "w")
 
 
 def test_model_file(tmp_path):
@@ -275,6 +314,9 @@ def test_pretrained_weights_that_do_not_fit_at_all(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "w")
     with pytest.warns(UserWarning, match=r"No tensor of .*/w fits the model by name and shape: nothing was loaded"):
         load_pretrained_weights(net(), str(tmp_path / "w"))
+    torch.save([1, 2], tmp_path / "w")
+    with pytest.raises(RuntimeError, match=r"/w has no entry state_dict"):
+        load_pretrained_weights(net(), tmp_path / "w")
 
 
 # ---- small things -----------------------------------------------------------------------------------------------
