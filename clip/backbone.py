@@ -10,6 +10,7 @@ from torch import nn
 
 from .model import CLIP, CLIPSpec, build_model
 from .prompts import LabelSpace, TextBatch
+from .pruning import Pruning
 from .text import TextTower
 from .vision import VisionOut, VisionTower, VisualPrompts
 from .weights import read_weights
@@ -17,6 +18,7 @@ from .weights import read_weights
 __all__ = [
     "Backbone",
     "LabelSpace",
+    "Pruning",
     "TextBatch",
     "TextTower",
     "VisionOut",

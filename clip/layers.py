@@ -100,12 +100,21 @@ class MultiheadAttention(nn.Module):
         k, v = self._project(x, 1, 3)
         return k, v
 
-    def weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """Attention of the rows q to the keys k after the softmax, fp32 [B, heads, rows, keys]."""
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32)
+    def weights(self, q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attention of the rows q to the keys k after the softmax, fp32 [B, heads, rows, keys].
+
+        Args:
+            bias: added to the scores before the softmax.
+        """
+        scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+        return (scores if bias is None else scores + bias).softmax(dim=-1, dtype=torch.float32)
 
     def output(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Attention and output projection, [B, rows, W]; `mask` is boolean, True where a row may look."""
+        """Attention and output projection, [B, rows, W].
+
+        Args:
+            mask: boolean, True where a row may look; or of q's type, added to the scores.
+        """
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)  # [B, heads, rows, W / heads]
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
@@ -136,11 +145,15 @@ class ResidualAttentionBlock(nn.Module):
         x = x + self.attn.output(q, k, v, mask, causal)
         return x + self.mlp(self.ln_2(x))
 
-    def run(self, x: Tensor, past: KeyValue | None = None) -> Tensor:
-        """All rows of x, [B, n, W] -> [B, n, W]; `past` holds keys and values of rows that stand before x."""
+    def run(self, x: Tensor, past: KeyValue | None = None, bias: Tensor | None = None) -> Tensor:
+        """All rows of x, [B, n, W] -> [B, n, W]; `past` holds keys and values of rows that stand before x.
+
+        Args:
+            bias: added to the attention scores, [B, 1, 1, n]; for a block without causal mask.
+        """
         q, k, v = self.qkv(x)
         if past is None:
-            return self.finish(x, q, k, v, causal=self.causal)
+            return self.finish(x, q, k, v, bias, causal=self.causal)
         k, v = prepend(past, k, v)
         return self.finish(x, q, k, v, causal_mask(q.shape[2], k.shape[2], x.device) if self.causal else None)
 

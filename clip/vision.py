@@ -1,7 +1,7 @@
 """The image tower of the methods: one frozen tower, prompted through arguments, tapped where a method asks.
 
-Axes: B images, N patches, P prompt rows, w tower width, E joint width, m patch rows that reach a block (N unless some
-were dropped), f fused rows behind them (1 after pruning, 0 otherwise).
+Axes: B images, N patches, P prompt rows, w tower width, E joint width, m patch rows that reach a block (N without
+pruning), f fused rows behind them (1 once patches were dropped, 0 otherwise).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .layers import ResidualAttentionBlock
-from .pruning import kept_counts, prune_rows
+from .pruning import Origin, Pruning, run_pruned, size_bias
 from .resnet import ModifiedResNet
 from .vit import VisionTransformer
 
@@ -61,7 +61,9 @@ class VisionOut:
     )
     hidden: dict[int, Tensor] = field(default_factory=dict)  # l -> [B, 1+m+f+P, w], what enters block l
     patch_embed: Tensor | None = None  # [B, N, w], before position embeddings
-    kept: Tensor | None = None  # int64 [B, m], ascending numbers of the patches that reach the last block; None: all
+    kept: Tensor | None = None  # int64 [B, m], ascending: the patches whose rows reach the last block; None: all
+    group: Tensor | None = None  # int64 [B, N], which of the m+f rows each patch has become; None: its own
+    sizes: Tensor | None = None  # fp32 [B, m+f], patches that each of these rows stands for; None: one each
     n_fused: int = 0  # f in the last block; its row stands behind the kept patches in `hidden`, never in `tokens`
 
 
@@ -98,7 +100,7 @@ class VisionTower:
         images: Tensor,
         prompts: VisualPrompts | None = None,
         want: Collection[str] = frozenset(),
-        prune: Mapping[int, float] | None = None,
+        prune: Pruning | None = None,
     ) -> VisionOut:
         """Run the whole tower.
 
@@ -106,20 +108,19 @@ class VisionTower:
             images: [B, 3, H, H], normalised with CLIP's mean and deviation.
             want: extra outputs out of "tokens", "cls_attn", "patch_embed" and "hidden:l", l counting the blocks that
                 have run: "hidden:0" is the input of the first block, "hidden:11" of a 12-block tower enters the last.
-            prune: block, counted from 1 -> share in (0, 1]. After that block only this share, rounded up, of the
-                patches that arrived there travels on, those with the highest class-token attention of that block, and
-                one fused token for all others stands behind them (see `pruning`). Prompt rows are never dropped.
+            prune: after which blocks only a share of the patch rows travels on, and how they are chosen. Class token
+                and prompt rows are never dropped or merged.
 
         Raises:
-            ValueError: unknown `want`, prompts of a wrong shape, wrong image size, a wrong `prune`, or a ResNet asked
-                for more than pooled features.
+            ValueError: unknown `want`, prompts of a wrong shape, wrong image size, `prune` names a block that the tower
+                lacks, or a ResNet is asked for more than pooled features.
         """
-        if not self.is_vit and prompts is None and not want and not prune:
+        if not self.is_vit and prompts is None and not want and prune is None:
             return VisionOut(self.visual(images))
-        counts = kept_counts(prune, self.n_blocks, self.vit.grid**2)
+        counts = prune.counts(self.n_blocks, self.vit.grid**2) if prune is not None else {}
         patches = self.vit.patch_embed(images)
         x = self._insert(self.vit.embed(patches), prompts)
-        out = self._run(x, 0, want, prompts, counts)
+        out = self._run(x, 0, want, prompts, counts, prune.by if prune is not None else "")
         out.patch_embed = patches if "patch_embed" in want else None
         return out
 
@@ -147,6 +148,7 @@ class VisionTower:
         from_block: int = 11,
         want: Collection[str] = frozenset(),
         prompts: VisualPrompts | None = None,
+        sizes: Tensor | None = None,
     ) -> VisionOut:
         """Run the blocks from number `from_block` (from 0) on, on any reduced set of rows.
 
@@ -154,6 +156,7 @@ class VisionTower:
             tokens: [B, 1+m, w], class token first, for instance rows of `hidden[from_block]`.
             want: as in a full run, but "patch_embed"; N becomes m.
             prompts: given when the last P rows of `tokens` are prompt rows; those before `from_block` are not used.
+            sizes: [B, m], the number of patches that each row stands for after pruning; None: one each.
         """
         if not 0 <= from_block < self.n_blocks:
             raise ValueError(
@@ -165,8 +168,11 @@ class VisionTower:
         vit = self.vit
         if tokens.dim() != 3 or tokens.shape[2] != vit.transformer.width:
             raise ValueError(f"tokens must be [B, 1+m, {vit.transformer.width}], got {list(tokens.shape)}.")
+        rows = tokens.shape[1] - 1 - (prompts.count if prompts is not None else 0)
+        if sizes is not None and sizes.shape != (len(tokens), rows):
+            raise ValueError(f"sizes must be [B, m] = [{len(tokens)}, {rows}], got {list(sizes.shape)}.")
         x = self._replace(from_block, tokens.to(vit.conv1.weight.dtype), prompts)
-        return self._run(x, from_block, want, prompts)
+        return self._run(x, from_block, want, prompts, sizes=sizes)
 
     def project(self, tokens: Tensor) -> Tensor:
         """`ln_post`, then the joint projection: [..., w] -> [..., E]."""
@@ -202,11 +208,15 @@ class VisionTower:
         want: Collection[str],
         prompts: VisualPrompts | None,
         counts: Mapping[int, int] | None = None,
+        by: str = "",
+        sizes: Tensor | None = None,
     ) -> VisionOut:
         """Blocks from `start` on, with taps. The last block computes the class token only, unless tokens are wanted.
 
         Args:
-            counts: block, counted from 1 -> patches that travel on after it, fewer than arrive.
+            counts: block, counted from 1 -> patch rows that travel on after it, fewer than arrive.
+            by: how they are chosen.
+            sizes: [B, m], patches that the rows of x stand for; None: one each.
         """
         n, counts = self.n_blocks, counts or {}
         taps = self._taps(want, start)
@@ -215,44 +225,47 @@ class VisionTower:
         P = prompts.count if prompts is not None else 0
         if x.shape[1] < 1 + P:
             raise ValueError(f"tokens must hold the class token and {P} prompt rows, got {x.shape[1]} rows.")
-        m, n_fused = x.shape[1] - 1 - P, 0
-        kept: Tensor | None = None
+        m = x.shape[1] - 1 - P
+        origin: Origin | None = None
+        bias = None if sizes is None else size_bias(sizes, P, x.dtype)
         hidden = {start: x} if start in taps else {}
         *blocks, last = list(self.vit.transformer.blocks())[start:]
         for i, block in enumerate(blocks, start + 1):
             if i in counts:
-                q, k, v = block.qkv(x)
-                attention = block.attn.weights(q[:, :, :1], k)[:, :, 0].mean(dim=1)  # [B, 1+m+f+P]: one row, not a map
-                x, index = prune_rows(block.finish(x, q, k, v), attention, m, counts[i], n_fused)
-                kept = index if kept is None else kept.gather(1, index)
-                m, n_fused = counts[i], 1
+                origin = origin or Origin.of_patches(x, m)
+                x, origin = run_pruned(block, x, origin, bias, counts[i], by)
+                m, bias = counts[i], size_bias(origin.sizes, P, x.dtype)
             else:
-                x = block.run(x)
+                x = block.run(x, bias=bias)
             x = self._replace(i, x, prompts)
             if i in taps:
                 hidden[i] = x
-        x, cls_attn = self._last(last, x, full="tokens" in want or n in taps, weights="cls_attn" in want)
+        x, cls_attn = self._last(last, x, bias, full="tokens" in want or n in taps, weights="cls_attn" in want)
         if n in taps:
             hidden[n] = x
         features = self.vit.project(x if "tokens" in want else x[:, :1])
-        return VisionOut(
+        out = VisionOut(
             pooled=features[:, 0],
             tokens=features[:, 1 : 1 + m] if "tokens" in want else None,
             cls_attn=None if cls_attn is None else cls_attn[:, :, 1 : 1 + m],
             hidden=hidden,
-            kept=kept,
-            n_fused=n_fused,
         )
+        if origin is not None:
+            out.kept, out.group, out.sizes = origin.kept, origin.group, origin.sizes
+            out.n_fused = origin.sizes.shape[1] - m
+        return out
 
     @staticmethod
-    def _last(block: ResidualAttentionBlock, x: Tensor, full: bool, weights: bool) -> tuple[Tensor, Tensor | None]:
+    def _last(
+        block: ResidualAttentionBlock, x: Tensor, bias: Tensor | None, full: bool, weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """The last block, [B, n, w] or, unless `full`, [B, 1, w]; and the class token's attention [B, heads, n]."""
         h = block.ln_1(x)
         k, v = block.attn.kv(h)
         rows = x if full else x[:, :1]
         q = block.attn.q(h if full else h[:, :1])
-        attention = block.attn.weights(q[:, :, :1], k)[:, :, 0] if weights else None
-        return block.finish(rows, q, k, v), attention
+        attention = block.attn.weights(q[:, :, :1], k, bias)[:, :, 0] if weights else None
+        return block.finish(rows, q, k, v, bias), attention
 
     def _taps(self, want: Collection[str], start: int) -> set[int]:
         """Block counts l of the "hidden:l" in `want`."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from clip.pruning import WAYS
+
 ALL_LOSSES = ("ce_level1", "ce_level2", "text", "kl", "local")
 
 
@@ -41,6 +43,11 @@ def _sweep(name: str, title: str, key: str, values: tuple[float, ...], source: s
 
 def _without(label: str, *names: str) -> Row:
     return Row(label, {"LOSSES": [name for name in ALL_LOSSES if name not in names]})
+
+
+def _pruned(by: str, *points: tuple[int, float]) -> Row:
+    shares = ", ".join(f"{share:.0%} after block {block}" for block, share in points)
+    return Row(f"{by}: {shares}", {"PRUNE": [list(point) for point in points], "PRUNE_BY": by})
 
 
 TABLES = {
@@ -156,15 +163,34 @@ TABLES = {
             "prune",
             "Pruning inside the image tower, in inference",
             (  # blocks of Mini-ViT/8, which has four
-                Row("none", {"PRUNE": []}),
-                Row("block 3: keep 50%", {"PRUNE": [[3, 0.5]]}),
-                Row("block 3: keep 25%", {"PRUNE": [[3, 0.25]]}),
-                Row("block 2: keep 90%", {"PRUNE": [[2, 0.9]]}),
-                Row("block 2: keep 70%", {"PRUNE": [[2, 0.7]]}),
-                Row("block 2: keep 50%", {"PRUNE": [[2, 0.5]]}),
-                Row("block 1: keep 50%", {"PRUNE": [[1, 0.5]]}),
+                Row("none", {"PRUNE": [], "PRUNE_BY": "distinct"}),
+                *(_pruned(by, (block, share)) for by in WAYS for block in (3, 2, 1) for share in (0.7, 0.5)),
+                *(_pruned(by, (1, 0.7), (2, 0.7)) for by in WAYS),
+                _pruned("distinct", (1, 0.4)),
+                _pruned("distinct", (1, 0.3)),
+                _pruned("distinct", (1, 0.5), (2, 0.7)),
+                _pruned("merge", (1, 0.6)),
+                _pruned("merge", (1, 0.8), (2, 0.8), (3, 0.8)),
             ),
             inference_only=True,
+        ),
+        Table(
+            "prune_train",
+            "Pruning inside the image tower, in training, too",
+            (
+                Row("none", {"PRUNE": [], "PRUNE_BY": "distinct", "PRUNE_TRAIN": False}),
+                *(
+                    Row(row.label, {**row.keys, "PRUNE_TRAIN": True})
+                    for row in (
+                        _pruned("distinct", (1, 0.5)),
+                        _pruned("distinct", (1, 0.4)),
+                        _pruned("distinct", (1, 0.3)),
+                        _pruned("attention", (1, 0.7)),
+                        _pruned("merge", (1, 0.7), (2, 0.7)),
+                        _pruned("merge", (1, 0.5)),
+                    )
+                ),
+            ),
         ),
     )
 }

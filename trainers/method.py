@@ -8,14 +8,14 @@ width, w tower width.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.backbone import Backbone, LabelSpace, TextBatch, VisionOut
+from clip.backbone import Backbone, LabelSpace, Pruning, TextBatch, VisionOut
 from clip.layers import ResidualAttentionBlock
 from dassl.engine.precision import without_autocast
 from datasets.templates import dataset_template
@@ -132,10 +132,8 @@ class Method(nn.Module):
         """Unit text features for these images, with gradient: [C, d], or [B, C, d] if `text_depends_on_image`."""
         return self.text(space) if self.text_trains else self.class_vectors(space)
 
-    def image(
-        self, images: Tensor, want: Set[str] = frozenset(), prune: Mapping[int, float] | None = None
-    ) -> VisionOut:
-        """Image side of the method; `want` names extra outputs, `prune` drops tokens, as in `clip.backbone`."""
+    def image(self, images: Tensor, want: Set[str] = frozenset(), prune: Pruning | None = None) -> VisionOut:
+        """Image side of the method; `want` names extra outputs, `prune` leaves fewer tokens, as in `clip.backbone`."""
         return self.backbone.vision(images, want=want, prune=prune)
 
     @torch.no_grad()

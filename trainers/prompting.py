@@ -6,13 +6,13 @@ the place of the rows that come out of the block below. Axes: C classes, M text 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.backbone import Backbone, LabelSpace, TextBatch, VisionOut, VisualPrompts
+from clip.backbone import Backbone, LabelSpace, Pruning, TextBatch, VisionOut, VisualPrompts
 from clip.prompts import split_words
 from trainers.method import Method
 
@@ -127,9 +127,7 @@ class PromptedMethod(Method):
         """The rows of the image tower; None leaves it as it is."""
         return None if self.image_prompts is None else self.image_prompts.prompts()
 
-    def image(
-        self, images: Tensor, want: Set[str] = frozenset(), prune: Mapping[int, float] | None = None
-    ) -> VisionOut:
+    def image(self, images: Tensor, want: Set[str] = frozenset(), prune: Pruning | None = None) -> VisionOut:
         return self.backbone.vision(images, self.visual_prompts(), want, prune)
 
 

@@ -5,7 +5,7 @@ Axes: B images, C classes, N patches, k chosen patches, K slots of the cache, E 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.backbone import Backbone, LabelSpace, VisionOut
+from clip.backbone import Backbone, LabelSpace, Pruning, VisionOut
 from clip.layers import take_rows
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.precision import without_autocast
@@ -157,9 +157,7 @@ class TextRefinerMethod(HostedMethod):
         weight *= C  # the host's is that of a KL divided by images, those below by images and classes
         return terms, {"kl": weight, "local_kl": weight * o.kd_local_weight, "text_l1": weight * o.kd_text_weight}
 
-    def image(
-        self, images: Tensor, want: Set[str] = frozenset(), prune: Mapping[int, float] | None = None
-    ) -> VisionOut:
+    def image(self, images: Tensor, want: Set[str] = frozenset(), prune: Pruning | None = None) -> VisionOut:
         return self.host.image(images, want, prune)
 
     def logits(self, vision: VisionOut, text: Tensor) -> Tensor:

@@ -150,10 +150,18 @@ class SpotlighterHead(nn.Module):
         unit = given.view(tokens)  # [B, k, d]
         nearest = torch.einsum("bkd,bjd->bkj", unit, own).argmax(dim=2)  # [B, k]
         partners = take_rows(prototypes, nearest)  # U_match [B, k, w]
+        sizes = None if given.sizes is None else given.sizes.gather(1, index)  # [B, k]
         parts = self.options.filled_levels
         used = [name for name in parts if self.training or self.options.levels in ("both", name)]
         levels = {
-            name: self._level(given, cls_token, tokens[:, part], unit[:, part], partners[:, part])
+            name: self._level(
+                given,
+                cls_token,
+                tokens[:, part],
+                unit[:, part],
+                partners[:, part],
+                None if sizes is None else sizes[:, part],
+            )
             for name, part in parts.items()
             if name in used or label is not None
         }
@@ -220,11 +228,19 @@ class SpotlighterHead(nn.Module):
                 active = activate(given.view(self.memory.prototypes[matched]))
         return active
 
-    def _level(self, given: HeadInput, cls_token: Tensor, tokens: Tensor, unit: Tensor, partners: Tensor) -> Level:
+    def _level(
+        self,
+        given: HeadInput,
+        cls_token: Tensor,
+        tokens: Tensor,
+        unit: Tensor,
+        partners: Tensor,
+        sizes: Tensor | None,
+    ) -> Level:
         """Steps 6 and 7 for the tokens of one level."""
         image = given.image
         if self.irm is not None:
-            seen = given.view(self.irm(partners, tokens, cls_token, given.block)).mean(dim=1)
+            seen = given.view(self.irm(partners, tokens, cls_token, given.block, sizes)).mean(dim=1)
             image = F.normalize((1 - self.rho) * image + self.rho * F.normalize(seen, dim=1), dim=1)  # R7
         if self.trm is not None:
             cosines = self.trm.cosines(image, given.text, unit, given.scale)

@@ -26,6 +26,7 @@ class HeadInput:
     image0: Tensor | None = None  # v0 [B, d], unit: frozen CLIP
     hidden: Tensor | None = None  # H [B, 1+m, w], what enters the last block, class token first
     n_fused: int = 0  # rows at the end of `hidden` that stand for dropped patches and can't be activated
+    sizes: Tensor | None = None  # fp32 [B, m], patches that each row of H stands for; None: one each
     tokens: Tensor | None = None  # [B, 1+N, d], projected outputs of the last block, class token first, not unit
     attention: Tensor | None = None  # A [B, N], class token to patches in the last block, mean over heads
     label: Tensor | None = None  # y [B]

@@ -39,7 +39,14 @@ class AttentionIRM(nn.Module):
         super().__init__()
         self.ffn = nn.Sequential(nn.Linear(width, width // 4), nn.GELU(), zero(nn.Linear(width // 4, width)))
 
-    def forward(self, matched: Tensor, tokens: Tensor, cls_token: Tensor, block: ResidualAttentionBlock) -> Tensor:
+    def forward(
+        self,
+        matched: Tensor,
+        tokens: Tensor,
+        cls_token: Tensor,
+        block: ResidualAttentionBlock,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
         """Û' [B, k, w]: the fused tokens after θ.
 
         Args:
@@ -47,15 +54,18 @@ class AttentionIRM(nn.Module):
             tokens: activated tokens of one level [B, k, w].
             cls_token: the image's class token as it enters θ, [B, 1, w].
             block: θ.
+            sizes: [B, k], patches that each token stands for and is attended to as; None: one each.
         """
         dtype = block.attn.in_proj_weight.dtype
+        bias = None if sizes is None else sizes.log().to(dtype)[:, None, None]  # [B, 1, 1, k]
         q = block.attn.q(block.ln_1(matched.to(dtype)))
-        z = block.attn.output(q, *block.attn.kv(block.ln_1(tokens.to(dtype)))).float() + matched  # Eq. (8)
+        z = block.attn.output(q, *block.attn.kv(block.ln_1(tokens.to(dtype))), bias).float() + matched  # Eq. (8)
         fused = z + self.ffn(block.ln_2(z))  # Eq. (9)
         rows = torch.cat([cls_token.float(), fused, tokens.float()], dim=1).to(dtype)  # [B, 1+2k, w]
         # Eq. (10), of which only the fused rows are needed
         h, own = block.ln_1(rows), slice(1, 1 + matched.shape[1])
-        return block.finish(rows[:, own], block.attn.q(h[:, own]), *block.attn.kv(h)).float()
+        bias = None if bias is None else F.pad(bias, (own.stop, 0))
+        return block.finish(rows[:, own], block.attn.q(h[:, own]), *block.attn.kv(h), bias).float()
 
 
 class LinearIRM(nn.Module):
@@ -69,8 +79,15 @@ class LinearIRM(nn.Module):
         super().__init__()
         self.linear = zero(nn.Linear(2 * width, width))
 
-    def forward(self, matched: Tensor, tokens: Tensor, cls_token: Tensor, block: ResidualAttentionBlock) -> Tensor:
-        """As in `AttentionIRM`; class token and θ are not used."""
+    def forward(
+        self,
+        matched: Tensor,
+        tokens: Tensor,
+        cls_token: Tensor,
+        block: ResidualAttentionBlock,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        """As in `AttentionIRM`; class token, θ and sizes are not used."""
         return matched + self.linear(torch.cat([matched, tokens.float()], dim=2))
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip.backbone import LabelSpace, VisionOut
-from clip.pruning import kept_counts
+from clip.backbone import LabelSpace, Pruning, VisionOut
 from dassl.engine.precision import without_autocast
 from trainers.chosen_tokens import ChosenTokens, on_grid
 from trainers.hosts import HostedMethod
@@ -25,7 +22,7 @@ class SpotlighterMethod(HostedMethod):
     Args:
         host: any method.
         head: `SpotlighterHead` or `ReleaseHead`.
-        prune: block, counted from 1, to the share of patches kept behind it; {} keeps all.
+        prune: which patch rows stay behind which blocks; None keeps all.
         prune_train: prune in training, too.
 
     Raises:
@@ -36,19 +33,21 @@ class SpotlighterMethod(HostedMethod):
         self,
         host: Method,
         head: SpotlighterHead | ReleaseHead,
-        prune: Mapping[int, float] | None = None,
+        prune: Pruning | None = None,
         prune_train: bool = False,
     ):
         super().__init__(host)
         self.head = head
-        self.prune, self.prune_train = dict(prune or {}), prune_train
+        self.prune, self.prune_train = prune, prune_train
         tower = self.backbone.vision
-        left = min(kept_counts(self.prune, tower.n_blocks, tower.vit.grid**2).values(), default=tower.vit.grid**2)
+        left = tower.vit.grid**2
+        if prune is not None:
+            left = min(prune.counts(tower.n_blocks, left).values(), default=left)
         if isinstance(head, SpotlighterHead) and head.options.top_k >= left:
             raise ValueError(
                 f"TOP_K must be less than the {left} patches that can be activated, got {head.options.top_k}."
             )
-        if prune_train and not self.prune:
+        if prune_train and prune is None:
             raise ValueError("PRUNE_TRAIN is set, but PRUNE is empty; name blocks and shares there.")
         self._want_in_training = frozenset(head.want(tower.n_blocks, training=True))
         self._want = frozenset(head.want(tower.n_blocks, training=False))
@@ -140,6 +139,7 @@ class SpotlighterMethod(HostedMethod):
             view=self._view,
             hidden=None if hidden is None else hidden[:, : 1 + N + vision.n_fused],  # prompt rows stand behind
             n_fused=vision.n_fused,
+            sizes=None if vision.sizes is None else vision.sizes[:, :N],
             tokens=None if tokens is None else torch.cat([raw[:, None], tokens.float()], dim=1),
             attention=None if vision.cls_attn is None else vision.cls_attn.mean(dim=1),
         )

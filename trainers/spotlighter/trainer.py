@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode as CN
 
-from clip.backbone import Backbone, LabelSpace
+from clip.backbone import Backbone, LabelSpace, Pruning
+from clip.pruning import WAYS
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.record import plain
 from trainers.base import declare_compute, declare_options, options_of
@@ -39,7 +39,8 @@ class Spotlighter(HostedTrainer):
         declare_host(node)
         declare_options(node, HeadOptions)  # TOP_K … LAMBDA3
         node.BANK_INIT = "kmeans"  # "kmeans" on the training images' activated tokens | "random"
-        node.PRUNE = []  # [[block, share], …]: share of patches kept after a block, counted from 1
+        node.PRUNE = []  # [[block, share], …]: share of patch rows that travel on after a block, counted from 1
+        node.PRUNE_BY = "distinct"  # "distinct" | "attention": the others are fused | "merge": similar pairs are merged
         node.PRUNE_TRAIN = False  # prune in training, too
         release = node.RELEASE = CN()
         release.N_PROTOTYPES = 25  # rows of the bank, shared by all classes
@@ -61,7 +62,7 @@ class Spotlighter(HostedTrainer):
         return SpotlighterMethod(
             host,
             SpotlighterHead(options_of(node, HeadOptions), len(space), width, host.joint_width),
-            parse_prune(node.PRUNE),
+            pruning_of(node),
             node.PRUNE_TRAIN,
         )
 
@@ -72,6 +73,8 @@ class Spotlighter(HostedTrainer):
             raise ValueError(f"TRAINER.SPOTLIGHTER.PRESET must be one of {', '.join(PRESETS)}, got '{node.PRESET}'.")
         if node.BANK_INIT not in ("kmeans", "random"):
             raise ValueError(f"TRAINER.SPOTLIGHTER.BANK_INIT must be kmeans or random, got '{node.BANK_INIT}'.")
+        if node.PRUNE_BY not in WAYS:
+            raise ValueError(f"TRAINER.SPOTLIGHTER.PRUNE_BY must be one of {', '.join(WAYS)}, got '{node.PRUNE_BY}'.")
         refuse_ignored_keys(node)
 
     def before_train(self) -> None:
@@ -136,18 +139,16 @@ class Spotlighter(HostedTrainer):
         return saved
 
 
-def parse_prune(pairs: Sequence[Sequence[float]]) -> dict[int, float]:
-    """PRUNE as a mapping; the tower checks blocks and shares.
+def pruning_of(node: CN) -> Pruning | None:
+    """PRUNE and PRUNE_BY as the tower takes them, None where PRUNE is empty.
 
     Raises:
-        ValueError: an entry is no pair, or a block stands twice.
+        ValueError: PRUNE has no possible value.
     """
-    if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], int) for pair in pairs):
-        raise ValueError(f"TRAINER.SPOTLIGHTER.PRUNE must be a list of [block, share], got {pairs}.")
-    prune = {int(block): float(share) for block, share in pairs}
-    if len(prune) < len(pairs):
-        raise ValueError(f"TRAINER.SPOTLIGHTER.PRUNE names a block twice: {pairs}.")
-    return prune
+    try:
+        return Pruning(node.PRUNE, node.PRUNE_BY) if node.PRUNE else None
+    except ValueError as error:
+        raise ValueError(f"TRAINER.SPOTLIGHTER.PRUNE: {error}") from error
 
 
 def refuse_ignored_keys(node: CN) -> None:
