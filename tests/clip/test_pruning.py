@@ -1,20 +1,30 @@
-"""Pruning against a naive NumPy ViT that loops over images, heads and rows, and its properties."""
+"""Pruning by each of its ways against a naive NumPy ViT that loops over images, heads and rows, and its properties."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
-from clip.backbone import Backbone, VisionTower, VisualPrompts
+from clip.backbone import Backbone, Pruning, VisionTower, VisualPrompts
 from clip.layers import MultiheadAttention, ResidualAttentionBlock
 from clip.model import CLIP, CLIPSpec, convert_weights
-from clip.pruning import kept_counts, prune_rows
+from clip.pruning import WAYS, distinctness, drop_rows
+from tests.clip.naive_vit import N, NaiveViT
 
-N, P = 16, 2
+P = 2
 SPEC = CLIPSpec(48, 32, 4, 128, 8, vocab_size=50, transformer_width=64, transformer_heads=1, transformer_layers=1)
-TWO_POINTS = {1: 0.7, 3: 0.5}  # of 16 patches 12 and 6 travel on
-LENGTHS = [17, 14, 14, 8]  # class token, patches and fused token entering each block under TWO_POINTS
+LENGTHS = {"distinct": [17, 14, 14, 8], "attention": [17, 14, 14, 8], "merge": [17, 13, 13, 7]}  # entering each block
+WANT = frozenset({"tokens", "cls_attn", "patch_embed", "hidden:1", "hidden:2", "hidden:3", "hidden:4"})
+SOME = {"tokens", "cls_attn", "hidden:3"}
+
+every_way = pytest.mark.parametrize("by", WAYS)
+
+
+def two_points(by) -> Pruning:
+    """Of 16 patches 12 and 6 travel on."""
+    return Pruning(((1, 0.7), (3, 0.5)), by)
 
 
 @pytest.fixture(scope="module")
@@ -33,118 +43,51 @@ def prompts(randn):
     return VisualPrompts(randn(P, 128), {1: randn(P, 128), 2: randn(P, 128), 3: randn(P, 128)})
 
 
-class NaiveViT:
-    """One image at a time, float64."""
-
-    def __init__(self, model: CLIP):
-        self.state = {name: t.double().numpy() for name, t in model.visual.state_dict().items()}
-        self.depth = len({name.split(".")[2] for name in self.state if "resblocks" in name})
-
-    def norm(self, name, row):
-        row = (row - row.mean()) / math.sqrt(row.var() + 1e-5)
-        return row * self.state[name + ".weight"] + self.state[name + ".bias"]
-
-    def block(self, name, rows):
-        """The output rows, and the class token's attention, [heads, rows]."""
-        s, w = self.state, len(rows[0])
-        h = np.stack([self.norm(name + ".ln_1", row) for row in rows])
-        q, k, v = np.split(h @ s[name + ".attn.in_proj_weight"].T + s[name + ".attn.in_proj_bias"], 3, axis=1)
-        heads, maps = [], []
-        for first in range(0, w, 64):
-            part = slice(first, first + 64)
-            weights = np.exp(q[:, part] @ k[:, part].T / 8)
-            weights /= weights.sum(axis=1, keepdims=True)
-            heads.append(weights @ v[:, part])
-            maps.append(weights[0])
-        mixed = np.concatenate(heads, axis=1) @ s[name + ".attn.out_proj.weight"].T + s[name + ".attn.out_proj.bias"]
-        out = []
-        for row in rows + mixed:
-            inner = s[name + ".mlp.c_fc.weight"] @ self.norm(name + ".ln_2", row) + s[name + ".mlp.c_fc.bias"]
-            inner = inner / (1 + np.exp(-1.702 * inner))
-            out.append(row + s[name + ".mlp.c_proj.weight"] @ inner + s[name + ".mlp.c_proj.bias"])
-        return np.stack(out), np.stack(maps)
-
-    def project(self, row):
-        return self.norm("ln_post", row) @ self.state["proj"]
-
-    def __call__(self, image, prompts, prune):
-        """One image [3, H, H] as a dict of arrays; rows are (kind, number, vector), kind c, p, f or a (prompt)."""
-        kernel = self.state["conv1.weight"]
-        p, positions = kernel.shape[-1], self.state["positional_embedding"]
-        rows = [("c", 0, self.norm("ln_pre", self.state["class_embedding"] + positions[0]))]
-        for number in range(N):
-            y, x = number // 4 * p, number % 4 * p
-            patch = np.tensordot(kernel, image[:, y : y + p, x : x + p], 3)
-            rows.append(("p", number, self.norm("ln_pre", patch + positions[1 + number])))
-        if prompts is not None:
-            rows += [("a", j, self.norm("ln_pre", row)) for j, row in enumerate(prompts.shallow.double().numpy())]
-        hidden = []
-        for b in range(self.depth):
-            if prompts is not None and b in prompts.deep:
-                rows = [row for row in rows if row[0] != "a"]
-                rows += [("a", j, row) for j, row in enumerate(prompts.deep[b].double().numpy())]
-            hidden.append(np.stack([row for _, _, row in rows]))
-            vectors, maps = self.block(f"transformer.resblocks.{b}", hidden[-1])
-            rows = [(kind, number, vector) for (kind, number, _), vector in zip(rows, vectors, strict=True)]
-            if b + 1 in prune:
-                rows = self.prune(rows, maps.mean(axis=0), prune[b + 1])
-        patches = [i for i, row in enumerate(rows) if row[0] == "p"]
-        return {
-            "pooled": self.project(rows[0][2]),
-            "tokens": np.stack([self.project(rows[i][2]) for i in patches]),
-            "cls_attn": maps[:, patches],
-            "kept": np.array([rows[i][1] for i in patches]),
-            **{f"hidden:{b}": x for b, x in enumerate(hidden)},
-        }
-
-    @staticmethod
-    def prune(rows, attention, share):
-        """`share` is a pair (kept, of), so that rounding up needs no floating point."""
-        patches = [i for i, row in enumerate(rows) if row[0] == "p"]
-        m = -(-len(patches) * share[0] // share[1])
-        best = sorted(patches, key=lambda i: -attention[i])
-        assert attention[best[m - 1]] - attention[best[m]] > 1e-6, "too close for a comparison in fp32"
-        kept = sorted(best[:m])
-        rest = [i for i, row in enumerate(rows) if row[0] in "pf" and i not in kept]
-        fused = sum(attention[i] * rows[i][2] for i in rest) / sum(attention[i] for i in rest)
-        last = [row for row in rows if row[0] == "a"]
-        return [rows[0], *(rows[i] for i in kept), ("f", -1, fused), *last]
+def copy_of(backbone) -> CLIP:
+    model = CLIP(SPEC).eval().requires_grad_(False)
+    model.load_state_dict(backbone.clip.state_dict())
+    return model
 
 
-def compare(backbone, images, prompts, prune):
+def compare(backbone, images, prompts, prune, by):
     depth = backbone.vision.n_blocks
     hidden = [f"hidden:{b}" for b in range(depth)]
-    given = {block: kept / of for block, (kept, of) in prune.items()}
+    given = Pruning(tuple((block, kept / of) for block, (kept, of) in prune.items()), by)
     out = backbone.vision(images, prompts, {"tokens", "cls_attn", *hidden}, given)
     naive = NaiveViT(backbone.clip)
-    want = [naive(image, prompts, prune) for image in images.double().numpy()]
-    got = {"pooled": out.pooled, "tokens": out.tokens, "cls_attn": out.cls_attn, "kept": out.kept}
+    want = [naive(image, prompts, prune, by) for image in images.double().numpy()]
+    got = {name: getattr(out, name) for name in ("pooled", "tokens", "cls_attn", "kept", "group", "sizes")}
     for name, tensor in {**got, **{f"hidden:{b}": rows for b, rows in out.hidden.items()}}.items():
         np.testing.assert_allclose(tensor, np.stack([w[name] for w in want]), atol=5e-5, err_msg=name)
-    assert out.n_fused == 1
-    assert out.kept.dtype == torch.int64
+    assert out.n_fused == (by != "merge")
+    assert out.kept.dtype == out.group.dtype == torch.int64
+    assert out.sizes.dtype == torch.float32
     short = backbone.vision(images, prompts, prune=given)  # the last block for the class token only
     np.testing.assert_allclose(short.pooled, out.pooled, atol=5e-6)
-    assert torch.equal(short.kept, out.kept)
-    assert short.n_fused == 1
+    for name in ("kept", "group", "sizes", "n_fused"):
+        np.testing.assert_array_equal(getattr(short, name), getattr(out, name))
 
 
-@pytest.mark.parametrize("share", [(1, 4), (1, 2), (15, 16), (1, 100)])
-def test_two_blocks_equal_the_naive_model(tiny_clip, images, share):
-    compare(Backbone(tiny_clip), images, None, {1: share})
+@pytest.mark.parametrize(
+    ("share", "by"),
+    [(share, by) for by in WAYS for share in ((1, 2), (15, 16), (1, 4), (1, 100))[: 2 if by == "merge" else 4]],
+)
+def test_two_blocks_equal_the_naive_model(tiny_clip, images, share, by):
+    compare(Backbone(tiny_clip), images, None, {1: share}, by)
 
 
 @pytest.mark.parametrize("prompted", ["none", "shallow", "deep"])
 @pytest.mark.parametrize(
-    "prune", [{2: (1, 2)}, {3: (1, 3)}, {1: (7, 10), 3: (1, 2)}, {2: (3, 4), 1: (3, 4), 3: (3, 4)}], ids=str
+    "prune", [{2: (1, 2)}, {3: (2, 3)}, {1: (7, 10), 3: (1, 2)}, {2: (3, 4), 1: (3, 4), 3: (3, 4)}], ids=str
 )
-def test_four_blocks_equal_the_naive_model(deep, images, prompts, prompted, prune):
+@every_way
+def test_four_blocks_equal_the_naive_model(deep, images, prompts, prompted, prune, by):
     given = {"none": None, "shallow": VisualPrompts(prompts.shallow), "deep": prompts}[prompted]
-    compare(deep, images, given, prune)
+    compare(deep, images, given, dict(sorted(prune.items())), by)
 
 
 def equal(got, want):
-    for name in ("pooled", "tokens", "cls_attn", "patch_embed", "kept"):
+    for name in ("pooled", "tokens", "cls_attn", "patch_embed", "kept", "group", "sizes"):
         a, b = getattr(got, name), getattr(want, name)
         assert (a is None and b is None) or torch.equal(a, b), name
     assert got.n_fused == want.n_fused
@@ -152,27 +95,29 @@ def equal(got, want):
     assert all(torch.equal(rows, want.hidden[block]) for block, rows in got.hidden.items())
 
 
-WANT = frozenset({"tokens", "cls_attn", "patch_embed", "hidden:1", "hidden:2", "hidden:3", "hidden:4"})
-
-
-@pytest.mark.parametrize("prune", [{}, {1: 1.0}, {1: 1, 2: 1, 3: 1}, {2: 0.95}], ids=str)
-def test_nothing_dropped_is_the_plain_pass_with_no_extra_work(deep, images, prompts, prune, monkeypatch):
+@pytest.mark.parametrize("shares", [(), ((1, 1.0),), ((1, 1), (2, 1), (3, 1)), ((2, 0.95),)], ids=str)
+@every_way
+def test_nothing_pruned_is_the_plain_pass_with_no_extra_work(deep, images, prompts, shares, by, monkeypatch):
     want = deep.vision(images, prompts, WANT)
-    monkeypatch.setattr("clip.vision.prune_rows", None)
-    equal(deep.vision(images, prompts, WANT, prune), want)
-    assert want.kept is None
+    monkeypatch.setattr("clip.vision.run_pruned", None)
+    monkeypatch.setattr("clip.vision.size_bias", None)
+    equal(deep.vision(images, prompts, WANT, Pruning(shares, by)), want)
+    assert want.kept is want.group is want.sizes is None
     monkeypatch.setattr(MultiheadAttention, "weights", None)  # no attention weights either
-    assert torch.equal(deep.vision(images, prompts, prune=prune).pooled, deep.vision(images, prompts).pooled)
+    assert torch.equal(
+        deep.vision(images, prompts, prune=Pruning(shares, by)).pooled, deep.vision(images, prompts).pooled
+    )
 
 
-def test_a_second_point_that_drops_nothing_leaves_the_fused_token_alone(deep, images, prompts):
-    want = deep.vision(images, prompts, WANT, {1: 0.5})
-    equal(deep.vision(images, prompts, WANT, {1: 0.5, 2: 0.99, 3: 1.0}), want)
+@every_way
+def test_a_second_point_that_prunes_nothing_changes_nothing(deep, images, prompts, by):
+    want = deep.vision(images, prompts, WANT, Pruning(((1, 0.5),), by))
+    equal(deep.vision(images, prompts, WANT, Pruning(((1, 0.5), (2, 0.99), (3, 1.0)), by)), want)
     assert want.kept.shape == (3, 8)
 
 
 def test_kept_patches_are_those_the_class_token_looks_at(deep, images, prompts):
-    out = deep.vision(images, prompts, WANT, {2: 0.4})
+    out = deep.vision(images, prompts, WANT, Pruning(((2, 0.4),), "attention"))
     assert out.kept.shape == (3, 7)
     assert (out.kept.diff(dim=1) > 0).all()
     assert 0 <= out.kept.min() <= out.kept.max() < N
@@ -183,23 +128,55 @@ def test_kept_patches_are_those_the_class_token_looks_at(deep, images, prompts):
     is_kept = torch.zeros(3, N, dtype=torch.bool).scatter(1, out.kept, True)
     for attention, mask in zip(full, is_kept, strict=True):
         assert attention[mask].min() >= attention[~mask].max()
-    unpruned = deep.vision.blocks(x, 1, 2, prompts)
-    for i, kept in enumerate(out.kept):  # kept rows, class token and prompts are untouched
-        torch.testing.assert_close(out.hidden[2][i, 1:8], unpruned[i, 1 + kept], atol=1e-6, rtol=0)
+
+
+@every_way
+def test_rows_that_take_nothing_in_are_untouched(deep, images, prompts, by):
+    out = deep.vision(images, prompts, WANT, Pruning(((2, 0.75),), by))
+    unpruned = deep.vision.blocks(deep.vision.hidden(images, 1, prompts), 1, 2, prompts)
+    assert out.hidden[2].shape == (3, 1 + 12 + out.n_fused + P, 128)
+    for i, kept in enumerate(out.kept):
+        alone = out.sizes[i, :12] == 1
+        assert alone.sum() >= 8
+        torch.testing.assert_close(out.hidden[2][i, 1:13][alone], unpruned[i, 1 + kept[alone]], atol=1e-6, rtol=0)
     torch.testing.assert_close(out.hidden[2][:, 0], unpruned[:, 0], atol=1e-6, rtol=0)
     assert torch.equal(out.hidden[2][:, -P:], prompts.deep[2].expand(3, -1, -1))
-    assert out.hidden[2].shape == (3, 1 + 7 + 1 + P, 128)
 
 
-def test_permuted_patches_permute_what_is_kept(deep, images, prompts):
-    model = CLIP(SPEC).eval().requires_grad_(False)
-    model.load_state_dict(deep.clip.state_dict())
+@every_way
+def test_each_patch_belongs_to_one_row_and_sizes_count_them(deep, images, prompts, by):
+    out = deep.vision(images, prompts, prune=two_points(by))
+    assert out.group.shape == (3, N)
+    for i in range(3):
+        members = out.group[i].bincount(minlength=out.sizes.shape[1])
+        assert torch.equal(members.float(), out.sizes[i])
+        assert torch.equal(out.group[i, out.kept[i]], torch.arange(6))  # a row stands in the place of one of its own
+    assert (out.sizes.sum(dim=1) == N).all()
+
+
+def test_what_is_common_stays_common_while_it_is_pruned():
+    """Ten like rows of which only one is left still outweigh three of another kind."""
+    rows = torch.eye(3)[[0, 1, 1, 1]][None]  # one background row, fused rows behind it in `sizes`
+    scores = distinctness(torch.cat([rows, torch.eye(3)[None, :1]], dim=1), torch.tensor([[1.0, 1, 1, 1, 9]]), 4)
+    assert scores.shape == (1, 4)
+    assert (scores[0, 1:] > scores[0, 0]).all()
+
+
+@every_way
+def test_permuted_patches_give_the_same_feature(deep, images, prompts, by):
+    """In merging only within each of the two sets, since an even patch looks for an odd one."""
+    model = copy_of(deep)
     model.visual.positional_embedding[1:] = model.visual.positional_embedding[1]
-    vision, order = Backbone(model).vision, torch.randperm(N, generator=torch.Generator().manual_seed(5))
+    vision, generator = Backbone(model).vision, torch.Generator().manual_seed(5)
+    order = torch.randperm(N, generator=generator)
+    if by == "merge":
+        halves = torch.randperm(N // 2, generator=generator), torch.randperm(N // 2, generator=generator)
+        order = torch.stack([2 * halves[0], 2 * halves[1] + 1], dim=1).flatten()
     cells = images.unflatten(3, (4, 8)).unflatten(2, (4, 8)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # [B, N, 3, 8, 8]
     cells = cells[:, order].unflatten(1, (4, 4)).permute(0, 3, 1, 4, 2, 5)
     moved = cells.flatten(4).flatten(2, 3)
-    one, two = (vision(x, prompts, {"tokens"}, TWO_POINTS) for x in (images, moved))
+    points = two_points(by) if by != "merge" else Pruning(((1, 0.7),), by)  # later rows are not dealt as before
+    one, two = (vision(x, prompts, {"tokens"}, points) for x in (images, moved))
     torch.testing.assert_close(two.pooled, one.pooled, atol=1e-5, rtol=0)
     assert not torch.equal(two.kept, one.kept)
     for i in range(3):
@@ -208,12 +185,12 @@ def test_permuted_patches_permute_what_is_kept(deep, images, prompts):
             torch.testing.assert_close(token, tokens[number], atol=1e-5, rtol=0)
 
 
-def test_images_of_a_batch_do_not_touch_each_other(deep, images, prompts):
-    want = {"tokens", "cls_attn", "hidden:3"}
-    batch, turned = (deep.vision(x, prompts, want, TWO_POINTS) for x in (images, images.flip(0)))
+@every_way
+def test_images_of_a_batch_do_not_touch_each_other(deep, images, prompts, by):
+    batch, turned = (deep.vision(x, prompts, SOME, two_points(by)) for x in (images, images.flip(0)))
     assert len({tuple(kept) for kept in batch.kept.tolist()}) == 3
     for i in range(3):
-        alone = deep.vision(images[i : i + 1], prompts, want, TWO_POINTS)
+        alone = deep.vision(images[i : i + 1], prompts, SOME, two_points(by))
         for other, j in ((turned, 2 - i), (alone, 0)):
             assert torch.equal(other.kept[j], batch.kept[i])
             for name in ("pooled", "tokens", "cls_attn"):
@@ -222,7 +199,8 @@ def test_images_of_a_batch_do_not_touch_each_other(deep, images, prompts):
 
 
 @pytest.mark.parametrize("prompted", [False, True])
-def test_later_blocks_really_run_on_fewer_rows(deep, images, prompts, prompted, monkeypatch):
+@every_way
+def test_later_blocks_really_run_on_fewer_rows(deep, images, prompts, prompted, by, monkeypatch):
     ran, looked = [], []
     finish, weights = ResidualAttentionBlock.finish, MultiheadAttention.weights
 
@@ -230,98 +208,131 @@ def test_later_blocks_really_run_on_fewer_rows(deep, images, prompts, prompted, 
         ran.append((x.shape[1], q.shape[2], k.shape[2], v.shape[2]))
         return finish(self, x, q, k, v, *args, **kwargs)
 
+    def look(self, q, *args):
+        looked.append(q.shape[2])
+        return weights(self, q, *args)
+
     monkeypatch.setattr(ResidualAttentionBlock, "finish", count)
-    monkeypatch.setattr(MultiheadAttention, "weights", lambda s, q, k: looked.append(q.shape[2]) or weights(s, q, k))
+    monkeypatch.setattr(MultiheadAttention, "weights", look)
     p = P if prompted else 0
-    deep.vision(images, prompts if prompted else None, prune=TWO_POINTS)
-    *rows, last = [n + p for n in LENGTHS]
+    deep.vision(images, prompts if prompted else None, prune=two_points(by))
+    *rows, last = [n + p for n in LENGTHS[by]]
     assert ran == [*((n, n, n, n) for n in rows), (1, 1, last, last)]  # the last block: class token only
-    assert looked == [1, 1]  # one row of attention a pruning point
+    assert looked == ([1, 1] if by == "attention" else [])  # one row of attention a pruning point
 
 
-def test_shapes_are_known_without_data(prompts):
+@every_way
+def test_shapes_are_known_without_data(prompts, by, monkeypatch):
     """On the meta device anything that waits for values (a mask, a count, an item) fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # it knows no such device
     with torch.device("meta"):
         vision = VisionTower(CLIP(SPEC).visual)
     given = VisualPrompts(prompts.shallow.to("meta"), {2: prompts.deep[2].to("meta")})
-    out = vision(torch.empty(3, 3, 32, 32, device="meta"), given, {"tokens", "cls_attn"}, TWO_POINTS)
+    out = vision(torch.empty(3, 3, 32, 32, device="meta"), given, {"tokens", "cls_attn"}, two_points(by))
     assert (out.pooled.shape, out.tokens.shape, out.cls_attn.shape) == ((3, 48), (3, 6, 48), (3, 2, 6))
-    assert out.kept.shape == (3, 6)
+    assert (out.kept.shape, out.group.shape, out.sizes.shape) == ((3, 6), (3, N), (3, 6 + out.n_fused))
 
 
-def test_gradients_reach_all_prompts(deep, images, prompts):
+@every_way
+def test_a_resumed_pass_equals_the_whole_one(deep, images, prompts, by):
+    want = deep.vision(images, prompts, SOME, two_points(by))
+    rows = want.hidden[3]
+    rest = deep.vision.resume(rows, 3, {"tokens", "cls_attn"}, VisualPrompts(prompts.shallow), want.sizes)
+    torch.testing.assert_close(rest.pooled, want.pooled)
+    torch.testing.assert_close(rest.tokens[:, :6], want.tokens)
+    torch.testing.assert_close(rest.cls_attn[:, :, :6], want.cls_attn)
+    blind = deep.vision.resume(rows, 3, prompts=VisualPrompts(prompts.shallow))
+    assert (blind.pooled - want.pooled).abs().max() > 1e-3  # every row counted as one patch
+    with pytest.raises(ValueError, match=rf"^sizes must be \[B, m\] = \[3, {6 + want.n_fused}\], got \[3, 2\]\.$"):
+        deep.vision.resume(rows, 3, prompts=VisualPrompts(prompts.shallow), sizes=want.sizes[:, :2])
+
+
+@every_way
+def test_gradients_reach_all_prompts(deep, images, prompts, by):
     leaves = [prompts.shallow, *prompts.deep.values()]
     for leaf in leaves:
         leaf.requires_grad_()
-    out = deep.vision(images, prompts, {"tokens", "cls_attn"}, TWO_POINTS)
+    out = deep.vision(images, prompts, {"tokens", "cls_attn"}, two_points(by))
     (out.pooled.square().sum() + out.tokens.square().sum()).backward()
     assert all(leaf.grad.isfinite().all() and leaf.grad.abs().max() > 0 for leaf in leaves)
 
 
 def test_the_gradient_is_that_of_the_function(randn):
-    rows, scores = randn(2, 1 + 5 + 1 + P, 3).double(), randn(2, 1 + 5 + 1 + P).double()
+    rows, scores = randn(2, 1 + 5 + 1 + P, 3).double(), randn(2, 6).double()
     leaves = (rows.requires_grad_(), scores.requires_grad_())
-    assert torch.autograd.gradcheck(lambda r, s: prune_rows(r, s.softmax(1), 5, 2, 1)[0], leaves)
-    fused = prune_rows(rows, scores.softmax(1), 5, 2, 1)[0][:, 3]
-    assert torch.autograd.grad(fused.sum(), scores)[0].abs().max() > 0
+
+    def fused(rows, scores):
+        weights = scores.softmax(dim=1)
+        return drop_rows(rows, weights[:, :5], weights, 2, 1)[0]
+
+    assert torch.autograd.gradcheck(fused, leaves)
+    assert torch.autograd.grad(fused(*leaves)[:, 3].sum(), scores)[0].abs().max() > 0
 
 
-def test_ties_keep_earlier_patches_and_rows_without_attention_count_alike(randn):
+def test_ties_keep_earlier_patches_and_rows_without_weight_count_alike(randn):
     rows = randn(1, 1 + 6, 3)
-    for attention in (torch.full((1, 7), 1 / 7), torch.eye(7)[:1]):  # uniform; all of it on the class token
-        got, index = prune_rows(rows, attention, 6, 4, 0)
+    for weights in (torch.full((1, 6), 1 / 7), torch.zeros(1, 6)):
+        got, index, place = drop_rows(rows, weights, weights, 4, 0)
         assert index.tolist() == [[0, 1, 2, 3]]
+        assert place.tolist() == [[0, 1, 2, 3, 4, 4]]
         torch.testing.assert_close(got[:, 5], rows[:, 5:].mean(dim=1))
         assert torch.equal(got[:, :5], rows[:, :5])
 
 
 @pytest.mark.parametrize("how", ["weights", "autocast"])
-def test_bfloat16(deep, images, prompts, how):
-    model = CLIP(SPEC).eval().requires_grad_(False)
-    model.load_state_dict(deep.clip.state_dict())
+@every_way
+def test_bfloat16(deep, images, prompts, how, by):
+    model = copy_of(deep)
     if how == "weights":
         convert_weights(model, torch.bfloat16)
-    want = deep.vision(images, prompts, {"tokens", "cls_attn"}, TWO_POINTS)
+    want = deep.vision(images, prompts, {"tokens", "cls_attn"}, two_points(by))
     with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
-        out = Backbone(model).vision(images, prompts, {"tokens", "cls_attn", "hidden:3"}, TWO_POINTS)
+        out = Backbone(model).vision(images, prompts, SOME, two_points(by))
         plain = Backbone(model).vision(images, prompts, {"hidden:3"})
     assert out.pooled.dtype == out.tokens.dtype == torch.bfloat16
     assert out.hidden[3].dtype == plain.hidden[3].dtype
-    assert out.cls_attn.dtype == torch.float32
+    assert out.cls_attn.dtype == out.sizes.dtype == torch.float32
     assert out.tokens.shape == (3, 6, 48)
-    assert out.hidden[3].shape == (3, LENGTHS[3] + P, 128)
+    assert out.hidden[3].shape == (3, LENGTHS[by][3] + P, 128)
     assert torch.cosine_similarity(out.pooled.float(), want.pooled).min() > 0.95
     same = sum(len(set(a) & set(b)) for a, b in zip(out.kept.tolist(), want.kept.tolist(), strict=True))
     assert same >= 15  # of 18
 
 
 def test_counts():
-    assert kept_counts(None, 12, 196) == kept_counts({}, 12, 196) == {}
-    assert kept_counts({10: 0.7, 4: 0.7, 7: 0.7}, 12, 196) == {4: 138, 7: 97, 10: 68}  # in the order of the blocks
-    assert kept_counts({1: 0.07}, 2, 100) == {1: 7}  # 0.07 * 100 = 7.000000000000001
-    assert kept_counts({1: 0.5, 2: 1.0, 3: 0.95}, 4, 16) == {1: 8}  # ceil(7.6) drops nothing
-    assert kept_counts({np.int64(1): np.float32(0.5)}, 2, 16) == {1: 8}
+    assert Pruning(()).counts(12, 196) == {}
+    points = ((10, 0.7), (4, 0.7), (7, 0.7))
+    assert Pruning(points).counts(12, 196) == {4: 138, 7: 97, 10: 68}  # in the order of the blocks
+    assert Pruning(((1, 0.07),)).counts(2, 100) == {1: 7}  # 0.07 * 100 = 7.000000000000001
+    assert Pruning([[1, 0.5], [2, 1.0], [3, 0.95]]).counts(4, 16) == {1: 8}  # ceil(7.6) drops nothing
+    assert Pruning(((np.int64(1), np.float32(0.5)),)).counts(2, 16) == {1: 8}
+    assert Pruning(((1, 0.5),), "merge").counts(2, 17) == {1: 9}
+    assert {Pruning([[3, 0.5], [1, 0.5]]), Pruning(points[:1])} == {Pruning(((1, 0.5), (3, 0.5))), Pruning(points[:1])}
 
 
 def test_errors(deep, resnet, images, randn):
-    for block in (0, 4, -1, 1.0, "2", None):
+    for block in (0, 4, -1):
         message = rf"follows blocks 1..3 \(counted from 1\) of this tower of 4 blocks, got block {block!r}\."
         with pytest.raises(ValueError, match=message):
-            deep.vision(images, prune={block: 0.5})
-    for share in (0, -0.5, 1.01, 70, math.nan, math.inf, "0.7", None):
+            deep.vision(images, prune=Pruning(((block, 0.5),)))
+    for share in (0, -0.5, 1.01, 70, math.nan, math.inf):
         with pytest.raises(ValueError, match=rf"kept after block 2 must be in \(0, 1\], got {share!r}\."):
-            deep.vision(images, prune={2: share})
-    for prune in ([(1, 0.5)], 0.5, {1}):
-        with pytest.raises(
-            ValueError, match=r"prune must map block numbers to kept shares, .*\{4: 0\.7\}, got "
-        ) as error:
-            deep.vision(images, prune=prune)
-        assert repr(prune) in str(error.value)
+            Pruning(((2, share),))
+    for pairs in (0.5, {1: 0.5}, "12", [0.5], [(1,)], [(1, 0.5, 2)], [(1.0, 0.5)], [("2", 0.5)], [(2, "0.7")], ["12"]):
+        with pytest.raises(ValueError, match=r"^Pruning takes pairs of a block and a share, .*, got ") as error:
+            Pruning(pairs)
+        assert repr(pairs) in str(error.value)
+    with pytest.raises(ValueError, match=r"^Pruning names a block twice: \(\(1, 0\.5\), \(1, 0\.7\)\)\.$"):
+        Pruning(((1, 0.5), (1, 0.7)))
+    with pytest.raises(ValueError, match=r"^Patches are pruned by distinct, attention, merge, got 'random'\.$"):
+        Pruning(((1, 0.5),), "random")
+    message = r"keeps at least half of the patches, so the share after block 2 must be in \[0\.5, 1\], got 0\.4; merge"
+    with pytest.raises(ValueError, match=message):
+        Pruning(((2, 0.4),), "merge")
     with pytest.raises(ValueError, match=r"A share of 1e-12 keeps none of the 8 patches after block 3\."):
-        deep.vision(images, prune={3: 1e-12, 1: 0.5})
+        deep.vision(images, prune=Pruning(((3, 1e-12), (1, 0.5))))
     message = (
         r"^Prompts, pruning, .* need a ViT image tower, and this backbone is a ResNet, which gives pooled features"
     )
     with pytest.raises(ValueError, match=message):
-        resnet.vision(randn(2, 3, 64, 64), prune={1: 0.5})
-    assert resnet.vision(randn(2, 3, 64, 64), prune={}).pooled.shape == (2, 24)
+        resnet.vision(randn(2, 3, 64, 64), prune=Pruning(((1, 0.5),)))

@@ -106,7 +106,7 @@ def test_attention_is_computed_for_the_class_token_of_the_last_block_only(backbo
     shapes = []
     attention = type(backbone.clip.visual.transformer.resblocks[0].attn)
     weights = attention.weights
-    monkeypatch.setattr(attention, "weights", lambda self, q, k: shapes.append(q.shape[2]) or weights(self, q, k))
+    monkeypatch.setattr(attention, "weights", lambda self, q, *a: shapes.append(q.shape[2]) or weights(self, q, *a))
     backbone.vision(images, want={"tokens", "hidden:1"})
     assert shapes == []
     backbone.vision(images, want={"tokens", "cls_attn"})

@@ -125,7 +125,7 @@ class World:
 
     def arrays(self, training: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the oracle is given, and its parameters."""
-        names = ["text", "image", "hidden", "attention"]
+        names = ["text", "image", "hidden", "attention", "sizes"]
         names += ["text0", "image0"] if training else []
         given = {name: array(value) for name in names if (value := getattr(self.given, name)) is not None}
         if training and self.given.label is not None:

@@ -151,8 +151,12 @@ def layer_norm(x, weight, bias):
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
 
 
-def attention(query, key, block, heads):
-    """nn.MultiheadAttention of query [n, w] and key = value [m, w], one head and one row at a time."""
+def attention(query, key, block, heads, sizes=None):
+    """nn.MultiheadAttention of query [n, w] and key = value [m, w], one head and one row at a time.
+
+    A key of size s counts as s equal keys.
+    """
+    sizes = np.ones(len(key)) if sizes is None else sizes
     w = query.shape[-1]
     step = w // heads
     weight, bias = block["attn.in_proj_weight"], block["attn.in_proj_bias"]
@@ -161,15 +165,16 @@ def attention(query, key, block, heads):
     for h in range(heads):
         part = slice(h * step, h * step + step)
         for n in range(len(query)):
-            share = softmax(np.array([q[n, part] @ row[part] / math.sqrt(step) for row in k]))
+            share = softmax(np.array([q[n, part] @ row[part] / math.sqrt(step) for row in k])) * sizes
+            share = share / share.sum()
             rows[n, part] = sum(share[m] * v[m, part] for m in range(len(key)))
     return rows @ block["attn.out_proj.weight"].T + block["attn.out_proj.bias"]
 
 
-def transformer_block(x, block, heads):
+def transformer_block(x, block, heads, sizes=None):
     """θ: x += MHA(ln_1 x); x += MLP(ln_2 x) with QuickGELU; x [n, w]."""
     h = layer_norm(x, block["ln_1.weight"], block["ln_1.bias"])
-    x = x + attention(h, h, block, heads)
+    x = x + attention(h, h, block, heads, sizes)
     h = layer_norm(x, block["ln_2.weight"], block["ln_2.bias"])
     h = h @ block["mlp.c_fc.weight"].T + block["mlp.c_fc.bias"]
     h = h / (1 + np.exp(-1.702 * h))
@@ -185,14 +190,16 @@ def matched(prototypes, seen, tokens, view):
     return np.array([prototypes[int(np.argmax([cosine(view(t), u) for u in seen]))] for t in tokens])
 
 
-def irm_transformer(u_match, tokens, cls, block, heads, ffn):
-    """Eq. 8-10 with R6, one image: Û' [kℓ, w]. ffn holds (weight, bias) of its two layers."""
+def irm_transformer(u_match, tokens, cls, block, heads, ffn, sizes=None):
+    """Eq. 8-10 with R6, one image: Û' [kℓ, w]. ffn holds (weight, bias) of its two layers; sizes of the tokens [kℓ]."""
+    sizes = np.ones(len(tokens)) if sizes is None else sizes
     norm = block["ln_1.weight"], block["ln_1.bias"]
-    z = attention(layer_norm(u_match, *norm), layer_norm(tokens, *norm), block, heads) + u_match  # Eq. 8
+    z = attention(layer_norm(u_match, *norm), layer_norm(tokens, *norm), block, heads, sizes) + u_match  # Eq. 8
     (w1, b1), (w2, b2) = ffn
     h = layer_norm(z, block["ln_2.weight"], block["ln_2.bias"])
     u_hat = z + gelu(h @ w1.T + b1) @ w2.T + b2  # Eq. 9
-    rows = transformer_block(np.concatenate([cls[None], u_hat, tokens]), block, heads)  # Eq. 10
+    sizes = np.concatenate([np.ones(1 + len(u_hat)), sizes])
+    rows = transformer_block(np.concatenate([cls[None], u_hat, tokens]), block, heads, sizes)  # Eq. 10
     return rows[1 : 1 + len(u_hat)]
 
 
@@ -264,7 +271,7 @@ def head(given, params, training, **options):
     """Steps 1-9.
 
     Args:
-        given: text, image, scale, hidden, view (NumPy function), block (arrays by name), heads; optional n_fused,
+        given: text, image, scale, hidden, view (NumPy function), block (arrays by name), heads; optional n_fused, sizes,
             attention, text0, image0, label, teacher, text_trains (False: T carries no gradient).
         params: bank [C, K, w], rho; ffn, irm, trm as the functions above take them.
         training: write the bank and choose again.
@@ -317,7 +324,9 @@ def head(given, params, training, **options):
             tokens = rows[b][index[b, part]]
             u_match = matched(bank[star[b]], seen[star[b]], tokens, view)
             if o["irm"] == "transformer":
-                u_out = irm_transformer(u_match, tokens, hidden[b, 0], given["block"], given["heads"], params["ffn"])
+                sizes = given["sizes"][b][index[b, part]] if "sizes" in given else None
+                theta = given["block"], given["heads"]
+                u_out = irm_transformer(u_match, tokens, hidden[b, 0], *theta, params["ffn"], sizes)
                 v_level.append(representative_image(v[b], view(u_out), params["rho"]))
             elif o["irm"] == "linear":
                 u_out = irm_linear(u_match, tokens, *params["irm"])

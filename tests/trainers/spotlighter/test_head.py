@@ -86,6 +86,18 @@ def test_other_sizes(world, close, B, C, N, n_fused, K, training):
     check(w, expected, w.run(training), close)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("irm", ["transformer", "linear"])
+def test_rows_that_stand_for_several_patches(world, close, irm, training):
+    w, plain = world(seed=5, irm=irm), world(seed=5, irm=irm)
+    generator = torch.Generator().manual_seed(5)
+    w.given.sizes = torch.randint(1, 9, (4, 11), generator=generator).float()
+    expected = w.expected(training)
+    out = w.run(training)
+    check(w, expected, out, close)
+    assert torch.equal(out.logits, plain.run(training).logits) == (irm == "linear")
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"sample_score": "max"}, {"trm": "transformer"}, {"bank_update": "sum"}], ids=str
 )

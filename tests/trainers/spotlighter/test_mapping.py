@@ -36,6 +36,19 @@ def test_attention_irm(level, draw, oracle, close):
     close(result, expected, 2e-5)
 
 
+def test_attention_irm_with_a_token_of_several_patches(draw, oracle, close):
+    """It is looked at as that many equal tokens."""
+    irm, block = AttentionIRM(16), draw.block()
+    draw.enliven(irm)
+    matched, tokens, cls_token = draw.rows(2, 3, 16), draw.rows(2, 2, 16), draw.rows(2, 1, 16)
+    several = irm(matched, tokens, cls_token, block, torch.tensor([[1.0, 3.0]] * 2))
+    repeated = tokens[:, [0, 1, 1, 1]]
+    q = block.attn.q(block.ln_1(matched))
+    z = block.attn.output(q, *block.attn.kv(block.ln_1(repeated))) + matched
+    rows = torch.cat([cls_token, z + irm.ffn(block.ln_2(z)), repeated], dim=1)
+    torch.testing.assert_close(several, block.run(rows)[:, 1:4])
+
+
 def test_attention_irm_leaves_theta_alone(level, draw):
     """Only the FFN trains; gradient passes through θ to reach it."""
     irm, block = AttentionIRM(16), draw.block()

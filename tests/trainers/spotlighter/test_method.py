@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip.backbone import Backbone, VisualPrompts
+from clip.backbone import Backbone, Pruning, VisualPrompts
 from clip.model import CLIP
 from tests.conftest import TINY
 from trainers.coop import CoOpMethod
@@ -16,6 +16,9 @@ from trainers.spotlighter.initialise import best_tokens, fill_bank
 from trainers.spotlighter.interface import HeadOutput
 from trainers.spotlighter.method import SpotlighterMethod
 from trainers.zsclip import TemplateMethod
+
+
+HALF = Pruning(((1, 0.5),))
 
 
 class Recorder(nn.Module):
@@ -58,7 +61,7 @@ def wide():
 
 @pytest.fixture
 def headed(wide, space):
-    return SpotlighterMethod(Prompted(wide, space, 2), Recorder(), {1: 0.5}, prune_train=True)
+    return SpotlighterMethod(Prompted(wide, space, 2), Recorder(), HALF, prune_train=True)
 
 
 def test_the_head_gets_the_hosts_features(headed, wide, images):
@@ -66,10 +69,11 @@ def test_the_head_gets_the_hosts_features(headed, wide, images):
     headed.losses(images, label)
     given, host = headed.head.given, headed.host
     want = {"hidden:1", "cls_attn", "tokens"}
-    vision = host.image(images, want, {1: 0.5})
+    vision = host.image(images, want, HALF)
     plain = wide.vision(images)
     assert given.hidden.shape == (5, 1 + 8 + 1, 128)  # class token, half of 16 patches, the rest; no prompt rows
     assert given.n_fused == 1
+    assert torch.equal(given.sizes, torch.ones(5, 8))
     same = torch.testing.assert_close
     same(given.hidden, vision.hidden[1][:, :10], rtol=0, atol=0)
     same(given.image, F.normalize(vision.pooled, dim=1))
@@ -103,11 +107,21 @@ def test_inference_gets_no_label_and_the_space_it_is_asked_for(headed, space, im
 
 
 def test_pruning_only_in_inference_unless_asked_for(wide, space, images):
-    method = SpotlighterMethod(Prompted(wide, space, 2), Recorder(), {1: 0.5})
+    method = SpotlighterMethod(Prompted(wide, space, 2), Recorder(), HALF)
     method.losses(images, torch.zeros(5, dtype=torch.long))
     assert (method.head.given.hidden.shape[1], method.head.given.n_fused) == (17, 0)
     method(images)
     assert (method.head.given.hidden.shape[1], method.head.given.n_fused) == (10, 1)
+
+
+def test_merged_rows_bring_their_sizes(wide, space, images):
+    method = SpotlighterMethod(Prompted(wide, space, 2), Recorder(), Pruning(((1, 0.5),), "merge"))
+    method(images)
+    given = method.head.given
+    assert given.n_fused == 0
+    assert given.hidden.shape == (5, 9, 128)
+    assert (given.sizes.sum(dim=1) == 16).all()
+    assert given.sizes.shape == (5, 8)
 
 
 def test_trained_tensors_are_the_hosts_and_the_heads(wide, space):
@@ -151,7 +165,7 @@ def test_the_bank_is_filled_from_plain_images_by_the_frozen_text(trainer_of, mon
 
     images = torch.stack([transform(read_image(item.impath)) for item in dataset])
     label = torch.tensor([item.label for item in dataset])
-    vision = method.host.image(images, {"hidden:1"}, {1: 0.5})
+    vision = method.host.image(images, {"hidden:1"}, HALF)
     patches = vision.hidden[1][:, 1:9]  # without the fused row
     v, text0 = F.normalize(vision.pooled, dim=1), method.host.frozen_text()
     posterior = (method.backbone.logit_scale.exp() * v @ text0.t()).softmax(dim=1)

@@ -36,6 +36,7 @@ CHANGES = {
     "LAMBDA2": 0.5,
     "LAMBDA3": 2.0,
     "PRUNE": "[[1, 0.5]]",
+    "PRUNE_BY": "attention",
     "PRUNE_TRAIN": True,
     "PREC": "bf16",
     "HOST": "ZeroshotCLIP",
@@ -59,7 +60,7 @@ def trained_logits(make, images, *opts):
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_every_key_of_the_paper_preset_changes_the_result(make, images, key, tmp_path):
-    pruned = (NODE + "PRUNE", "[[1, 0.5]]") if key == "PRUNE_TRAIN" else ()
+    pruned = (NODE + "PRUNE", "[[1, 0.5]]") if key in ("PRUNE_BY", "PRUNE_TRAIN") else ()
     before = trained_logits(make, images, *pruned)
     reset = RELEASE[2:] if key == "PRESET" else ()
     after = trained_logits(lambda *o: make(*o, output="b"), images, *pruned, NODE + key, str(CHANGES[key]), *reset)
@@ -124,7 +125,11 @@ def test_a_failed_load_keeps_the_bank(make, tmp_path):
         ((NODE + "PRUNE", "[[1, 0.3]]"), "TOP_K must be less than the 5 patches that can be activated, got 5"),
         ((NODE + "PRUNE", "[[2, 0.5]]"), "2"),
         ((NODE + "PRUNE", "[[1, 1.5]]"), "1.5"),
-        ((NODE + "PRUNE", "[[1.5, 0.5]]"), "PRUNE must be a list of [block, share], got [[1.5, 0.5]]"),
+        (
+            (NODE + "PRUNE", "[[1.5, 0.5]]"),
+            "PRUNE: Pruning takes pairs of a block and a share, for instance [[4, 0.7]], got [[1.5, 0.5]]",
+        ),
+        ((NODE + "PRUNE_BY", "random"), "PRUNE_BY must be one of distinct, attention, merge, got 'random'"),
         ((NODE + "PRUNE_TRAIN", "True"), "PRUNE_TRAIN is set, but PRUNE is empty"),
         ((NODE + "RHO", "1.5"), "RHO must be in [0, 1], got 1.5"),
         (("TRAINER.COOP.PREC", "bf16"), "set TRAINER.SPOTLIGHTER.PREC instead"),
@@ -133,8 +138,11 @@ def test_a_failed_load_keeps_the_bank(make, tmp_path):
         ((NODE + "LEVELS", "level2", NODE + "TOP_K", "1"), "LEVELS is level2, which is empty with TOP_K 1"),
         ((NODE + "N_PROTOTYPES", "0"), "N_PROTOTYPES must be at least 1, got 0"),
         ((NODE + "N_PROTOTYPES", "1000"), "of class 'red square' give only 90 tokens"),
-        ((NODE + "PRUNE", "[0.5]"), "PRUNE must be a list of [block, share], got [0.5]"),
-        ((NODE + "PRUNE", "[[1, 0.5], [1, 0.7]]"), "PRUNE names a block twice"),
+        (
+            (NODE + "PRUNE", "[0.5]"),
+            "PRUNE: Pruning takes pairs of a block and a share, for instance [[4, 0.7]], got [0.5]",
+        ),
+        ((NODE + "PRUNE", "[[1, 0.5], [1, 0.7]]"), "SPOTLIGHTER.PRUNE: Pruning names a block twice"),
         ((NODE + "RELEASE.DISTILL", "3.0"), "RELEASE.DISTILL is set, but the preset paper does not read it"),
         ((*RELEASE, NODE + "TOP_K", "7"), "TOP_K is set, but the preset release does not read it"),
         ((NODE + "PREC", "fp8"), "fp8"),
