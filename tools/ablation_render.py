@@ -42,10 +42,14 @@ class Result:
     def hm(self) -> float:
         return harmonic_mean(self.base.mean, self.new.mean)
 
+    @property
+    def hm_seeds(self) -> Spread:
+        """Of the seeds' own HMs."""
+        return summarise([harmonic_mean(base, new) for base, new in self.per_seed.values()])
+
     def points(self) -> dict[str, tuple[float, float]]:
         """Mean and spread of each series of the figure; HM's spread is that of the seeds' own HMs."""
-        hms = summarise([harmonic_mean(base, new) for base, new in self.per_seed.values()])
-        spreads = {"base": self.base, "new": self.new, "hm": hms}
+        spreads = {"base": self.base, "new": self.new, "hm": self.hm_seeds}
         means = {"base": self.base.mean, "new": self.new.mean, "hm": self.hm}
         return {name: (means[name], spread.spread or 0.0) for name, spread in spreads.items()}
 
@@ -90,6 +94,7 @@ def _record(table: Table, result: Result) -> dict[str, Any]:
         "new_mean": result.new.mean if known else None,
         "new_std": result.new.spread if known else None,
         "hm": result.hm if known else None,
+        "hm_std": result.hm_seeds.spread if known else None,
         "published_in": table.source,
         "published_dataset": dataset_title(PUBLISHED_DATASET) if printed else None,
         **{f"published_{metric}": printed.get(metric) for metric in SERIES},

@@ -269,6 +269,8 @@ def test_csv_holds_means_spreads_and_the_papers_row(tool):
     without, with_ = read_csv(tool.out / "semantic.csv")
     assert (with_["table"], with_["row"], with_["is_default"], with_["seeds"]) == ("semantic", "with", "True", "1 3")
     assert without["keys"] == "TRAINER.SPOTLIGHTER.SEMANTIC False"
+    hms = [2 * 66 * 76 / 142, 2 * 68 * 78 / 146]
+    assert float(without["hm_std"]) == pytest.approx((hms[1] - hms[0]) / 2)
     values = [float(without[key]) for key in ("base_mean", "base_std", "new_mean", "new_std", "hm")]
     assert values == pytest.approx([67.0, 1.0, 77.0, 1.0, 2 * 67 * 77 / 144])  # 66 and 68, 76 and 78
     assert float(with_["hm"]) == pytest.approx(2 * 62 * 72 / 134)
@@ -279,7 +281,7 @@ def test_csv_holds_means_spreads_and_the_papers_row(tool):
 def test_csv_without_published_rows_and_with_lists(tool):
     tool("prune", 1)
     rows = read_csv(tool.out / "prune.csv")
-    assert rows[2]["keys"] == "TRAINER.SPOTLIGHTER.PRUNE '[[3, 0.25]]'"
+    assert rows[2]["keys"] == "TRAINER.SPOTLIGHTER.PRUNE '[[3, 0.5]]' TRAINER.SPOTLIGHTER.PRUNE_BY distinct"
     assert {row["published_base"] + row["published_dataset"] for row in rows} == {""}
 
 

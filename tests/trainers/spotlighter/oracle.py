@@ -271,8 +271,8 @@ def head(given, params, training, **options):
     """Steps 1-9.
 
     Args:
-        given: text, image, scale, hidden, view (NumPy function), block (arrays by name), heads; optional n_fused, sizes,
-            attention, text0, image0, label, teacher, text_trains (False: T carries no gradient).
+        given: text, image, scale, hidden, view (NumPy function), block (arrays by name), heads; optional n_fused,
+            sizes, attention, text0, image0, label, teacher, text_trains (False: T carries no gradient).
         params: bank [C, K, w], rho; ffn, irm, trm as the functions above take them.
         training: write the bank and choose again.
         options: differences from DEFAULTS.

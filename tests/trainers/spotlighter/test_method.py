@@ -17,7 +17,6 @@ from trainers.spotlighter.interface import HeadOutput
 from trainers.spotlighter.method import SpotlighterMethod
 from trainers.zsclip import TemplateMethod
 
-
 HALF = Pruning(((1, 0.5),))
 
 
