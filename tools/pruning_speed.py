@@ -2,7 +2,8 @@
 
     bash scripts/spotlighter/ablation.sh prune && bash scripts/spotlighter/ablation.sh prune_train   # the accuracies
     python -m tools.pruning_speed --accuracy output/ablation/shapes
-    python -m tools.pruning_speed --accuracy output/ablation/shapes --threads 1 --batch 8 --out docs/ablations
+    python -m tools.pruning_speed --threads 1 --out docs/ablations
+    python -m tools.pruning_speed --speed docs/ablations/pruning_speed.csv      # figure and table, nothing measured
 
 Images/s of Spotlighter on CoOp, head included, are divided by those of the bare encoder: plain CLIP, all rows through
 all blocks, the last one included. This is done on Mini-ViT/8, on which the accuracies were measured, and on ViT-B/16
@@ -15,17 +16,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,44 +32,17 @@ import train
 from clip.backbone import Backbone, LabelSpace, load_backbone
 from clip.model import CLIP, convert_weights
 from dassl.engine.precision import Precision
-from tools.ablation_tables import TABLES, Row
+from tools.ablation_tables import TABLES
 from tools.count_parameters import SPECS
-from tools.result_render import FORMATS, to_csv, to_text
+from tools.pruning_render import Point, draw, records, render
+from tools.result_render import to_csv
 from trainers.spotlighter import Spotlighter
 
 MINI, LARGE = "Mini-ViT/8", "ViT-B/16"
 N_CLASSES = {MINI: 72, LARGE: 100}
-WAYS = {
-    "distinct": ("#3b6fb5", "o"),
-    "attention": ("#d9822b", "s"),
-    "merge": ("#3a8f4d", "D"),
-    "none": ("#333333", "*"),
-}
-SPEED, LOSS = 1.25, 0.5  # the figures to reach
+BATCH = {MINI: 100, LARGE: 4}  # images, where the user asks for no number
 
 Step = Callable[[], object]
-
-
-@dataclass
-class Point:
-    """A row of the ablation: its accuracy, and its speed on each backbone."""
-
-    row: Row
-    hm: float
-    hm_std: float | None
-    tuned: tuple[float, float | None] | None = None  # HM and spread of models that were trained with the same pruning
-    ratios: dict[str, list[float]] = field(default_factory=dict)  # backbone -> bare seconds ÷ seconds, round by round
-    operations: dict[str, float] = field(default_factory=dict)  # backbone -> bare operations ÷ operations
-
-    @property
-    def way(self) -> str:
-        return self.row.keys["PRUNE_BY"] if self.row.keys["PRUNE"] else "none"
-
-    def options(self, n_blocks: int) -> list[str]:
-        """`KEY VALUE …` for a tower of `n_blocks` blocks; the rows are for four."""
-        shares = [[block * n_blocks // 4, share] for block, share in self.row.keys["PRUNE"]]
-        node = "TRAINER.SPOTLIGHTER."
-        return [node + "PRUNE", str(shares), node + "PRUNE_BY", self.row.keys["PRUNE_BY"]]
 
 
 def read_points(folder: Path) -> list[Point]:
@@ -105,6 +75,25 @@ def read_accuracies(path: Path) -> dict[str, tuple[float, float | None]]:
     return {line["row"]: (float(line["hm"]), float(line["hm_std"]) if line["hm_std"] else None) for line in rows}
 
 
+def read_speed(points: Sequence[Point], path: Path, backbones: Sequence[str]) -> None:
+    """Add what an earlier run measured: lowest, median and highest ratio.
+
+    Raises:
+        ValueError: a row or a backbone was not measured.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        measured = {line["row"]: line for line in csv.DictReader(file)}
+    for point in points:
+        line = measured.get(point.row.label, {})
+        for name in backbones:
+            if not line.get(f"{name} ratio"):
+                raise ValueError(
+                    f"{path} has no speed of '{point.row.label}' on {name}; measure again, without --speed."
+                )
+            point.ratios[name] = [float(line[f"{name} {what}"]) for what in ("low", "ratio", "high")]
+            point.operations[name] = float(line[f"{name} operations"])
+
+
 def random_or_shipped(name: str, precision: Precision, device: torch.device) -> Backbone:
     """The embedded model with its weights, the others with random ones, on which speed does not depend."""
     if name not in SPECS:
@@ -121,7 +110,7 @@ def measure(points: Sequence[Point], name: str, args: argparse.Namespace) -> Non
     torch.manual_seed(0)
     backbone = random_or_shipped(name, precision, device)
     tower, size = backbone.vision, backbone.spec.image_resolution
-    images = torch.randn(args.batch, 3, size, size, device=device)
+    images = torch.randn(args.batch or BATCH[name], 3, size, size, device=device)
     space = LabelSpace(tuple(f"class {i}" for i in range(N_CLASSES[name])), "Benchmark")
     text = F.normalize(torch.randn(len(space), backbone.spec.embed_dim, device=device), dim=1)
 
@@ -181,84 +170,20 @@ def operations(step: Step) -> float:
     return counter.get_total_flops()
 
 
-def records(points: Sequence[Point], backbones: Sequence[str]) -> list[dict[str, Any]]:
-    """A line of the CSV each, at full precision."""
-    lines = []
-    for point in points:
-        line: dict[str, Any] = {"row": point.row.label, "by": point.way, "hm": point.hm, "hm_std": point.hm_std}
-        line |= {"hm_loss": points[0].hm - point.hm}
-        line |= dict(zip(("hm_tuned", "hm_tuned_std"), point.tuned or (None, None), strict=True))
-        for name in backbones:
-            ratios = point.ratios[name]
-            line |= {
-                f"{name} {what}": f(ratios) for what, f in (("ratio", statistics.median), ("low", min), ("high", max))
-            }
-            line[f"{name} operations"] = point.operations[name]
-        lines.append(line)
-    return lines
-
-
-def render(points: Sequence[Point], backbones: Sequence[str], fmt: str) -> str:
-    titles = ["Pruned", "HM", "Loss", "HM, tuned so"]
-    titles += [title for name in backbones for title in (f"{name}: speed", "operations")]
-    cells = []
-    for point in points:
-        cells.append([point.row.label, with_spread(point.hm, point.hm_std), f"{points[0].hm - point.hm:+.2f}"])
-        cells[-1].append("" if point.tuned is None else with_spread(*point.tuned))
-        for name in backbones:
-            ratios = point.ratios[name]
-            cells[-1].append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
-            cells[-1].append(f"{point.operations[name]:.2f}")
-    return to_text(titles, cells, fmt, 1)
-
-
-def with_spread(mean: float, std: float | None) -> str:
-    return f"{mean:.2f}" + ("" if std is None else f" ± {std:.2f}")
-
-
-def draw(points: Sequence[Point], backbones: Sequence[str], caption: str, path: Path) -> None:
-    """HM lost against speed-up, a panel each backbone; the corner to be in is shaded."""
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "spotlighter"  # the same file for the same results
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, len(backbones), figsize=(4.6 * len(backbones), 4), sharey=True, squeeze=False)
-    for axes, name in zip(panels[0], backbones, strict=True):
-        for way, (colour, marker) in WAYS.items():
-            own = [point for point in points if point.way == way]
-            x = [statistics.median(point.ratios[name]) for point in own]
-            style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 6}
-            axes.plot(x, [points[0].hm - point.hm for point in own], label=way, **style)
-            tuned = [(r, points[0].hm - p.tuned[0]) for r, p in zip(x, own, strict=True) if p.tuned is not None]
-            if tuned:
-                label = f"{way}, tuned so"
-                axes.plot(*zip(*tuned, strict=True), label=label, **style, fillstyle="none")
-        axes.set_yscale("symlog", linthresh=1)
-        axes.set_yticks([-0.5, 0, 0.5, 1, 2, 5, 10, 20], ["-0.5", "0", "0.5", "1", "2", "5", "10", "20"])
-        axes.axvline(SPEED, color="#999999", linewidth=0.8, linestyle="--")
-        axes.axhline(LOSS, color="#999999", linewidth=0.8, linestyle="--")
-        axes.set_xlabel(f"images/s ÷ bare encoder, {name}")
-        axes.grid(alpha=0.25)
-    panels[0][0].set_ylabel("HM lost on shapes, points")
-    panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    figure.text(0.01, 0.01, caption, fontsize=7, color="#555555")
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--accuracy", type=Path, default=Path("docs/ablations"), help="folder of prune.csv (default: docs/ablations)")
+    add("--speed", type=Path, help="a pruning_speed.csv, whose speeds are taken instead of measuring")
+    add("--caption", help="of the figure, where the speeds are from a file")
     add("--out", type=Path, default=Path("output/pruning"), help="folder to write to (default: output/pruning)")
     add("--backbones", nargs="+", default=[MINI, LARGE], choices=[MINI, LARGE], help="default: both")
-    add("--batch", type=int, default=32, help="images a batch (default: 32)")
+    add("--batch", type=int, help="images a batch (default: 100 on Mini-ViT/8, 4 on ViT-B/16)")
     add("--repeats", type=int, default=5, help="measurements of each (default: 5)")
     add("--threads", type=int, help="CPU threads (default: as torch chooses)")
     add("--device", default="cpu", help="cpu, cuda, … (default: cpu)")
     add("--prec", default="fp32", help="fp32, amp, bf16 or fp16 (default: fp32)")
-    add("--format", default="table", choices=[f for f in FORMATS if f in ("table", "markdown")], help="default: table")
+    add("--format", default="table", choices=["table", "markdown"], help="default: table")
     return parser
 
 
@@ -268,8 +193,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     try:
         points = read_points(args.accuracy)
-        for name in args.backbones:
-            measure(points, name, args)
+        if args.speed:
+            read_speed(points, args.speed, args.backbones)
+        else:
+            for name in args.backbones:
+                measure(points, name, args)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -278,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = (
         torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
     )
-    caption = f"{where}, batch {args.batch}, {args.prec}, medians of {args.repeats}; filled: tuned without pruning"
+    caption = args.caption or f"{where}, {args.prec}, medians of {args.repeats} paired ratios"
     draw(points, args.backbones, caption, args.out / "pruning_speed.svg")
     print(f"{caption}\n{render(points, args.backbones, args.format)}")
     return 0

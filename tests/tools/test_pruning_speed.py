@@ -8,7 +8,8 @@ from clip.backbone import Backbone
 from clip.model import CLIP, CLIPSpec
 from tools import pruning_speed
 from tools.ablation_tables import TABLES
-from tools.pruning_speed import LARGE, MINI, Point
+from tools.pruning_render import Point, draw
+from tools.pruning_speed import LARGE, MINI
 
 
 @pytest.fixture
@@ -63,6 +64,18 @@ def test_accuracy_and_speed_stand_side_by_side(tiny, accuracy, tmp_path, capsys)
     assert "distinct: 50% after block 1" in printed.out
 
 
+def test_speeds_of_an_earlier_run(tiny, accuracy, tmp_path, capsys, monkeypatch):
+    first, again = tmp_path / "out" / "pruning_speed.csv", tmp_path / "again" / "pruning_speed.csv"
+    run(capsys, "--accuracy", accuracy, "--out", first.parent)
+    monkeypatch.setattr(pruning_speed, "measure", None)
+    assert run(capsys, "--accuracy", accuracy, "--speed", first, "--out", again.parent)[0] == 0
+    assert again.read_bytes() == first.read_bytes()
+    first.write_text(first.read_text().replace("\nnone,", "\nanother,"))
+    code, printed = run(capsys, "--accuracy", accuracy, "--speed", first)
+    assert code == 1
+    assert "has no speed of 'none' on Mini-ViT/8; measure again, without --speed" in printed.err
+
+
 def test_blocks_keep_their_share_of_the_depth():
     row = next(row for row in TABLES["prune"].rows if row.keys["PRUNE"] == [[1, 0.7], [2, 0.7]])
     node = "TRAINER.SPOTLIGHTER."
@@ -76,7 +89,7 @@ def test_the_figure_is_written_and_repeats(accuracy, tmp_path):
     for i, point in enumerate(points):
         point.ratios = {MINI: [1.0 + i / 10], LARGE: [1.1 + i / 10]}
     for name in ("a.svg", "b.svg"):
-        pruning_speed.draw(points, [MINI, LARGE], "a caption", tmp_path / name)
+        draw(points, [MINI, LARGE], "a caption", tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
