@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip.vision import VisionOut, VisionTower, VisualPrompts
+from clip.backbone import Pruning, VisionOut, VisionTower, VisualPrompts
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}  # by the value of DATALOADER.CACHE_DTYPE
 
-Asked = tuple[frozenset[str], tuple[tuple[int, float], ...]]  # of the tower: want and pruning
+Asked = tuple[frozenset[str], Pruning | None]  # of the tower: want and pruning
 
 
 class Source(Protocol):
@@ -56,18 +56,19 @@ class CachedTower(VisionTower):
         images: Tensor | CachedImages,
         prompts: VisualPrompts | None = None,
         want: Collection[str] = frozenset(),
-        prune: Mapping[int, float] | None = None,
+        prune: Pruning | None = None,
     ) -> VisionOut:
         if not isinstance(images, CachedImages):
             return super().__call__(images, prompts, want, prune)
         if prompts is not None:
             raise ValueError("Prompts change what the image encoder gives, so its features can't be cached.")
-        return images.source.features(images, (frozenset(want), tuple(sorted((prune or {}).items()))))
+        return images.source.features(images, (frozenset(want), prune))
 
 
 def to_columns(out: VisionOut) -> dict[str, Tensor]:
     """What the tower computed, by name, [B, …] each."""
-    parts = {name: getattr(out, name) for name in ("pooled", "tokens", "cls_attn", "patch_embed", "kept")}
+    names = ("pooled", "tokens", "cls_attn", "patch_embed", "kept", "group", "sizes")
+    parts = {name: getattr(out, name) for name in names}
     parts |= {f"hidden:{block}": tensor for block, tensor in out.hidden.items()}
     return {name: tensor for name, tensor in parts.items() if tensor is not None}
 

@@ -32,7 +32,7 @@ from dassl.engine.precision import Precision
 from trainers.cached_images import DTYPES, Asked, CachedImages, from_columns, storable, to_columns
 from trainers.feature_store import GIB, FeatureWriter, StoredFeatures, open_store, store_lock
 
-FORMAT = 1  # one more whenever the files, or how features are computed from images, change
+FORMAT = 2  # one more whenever the files, or how features are computed from images, change
 LIBRARIES = f"torch {torch.__version__}, torchvision {torchvision.__version__}, pillow {PIL.__version__}"
 
 
@@ -173,7 +173,7 @@ class CachedPart:
             "weights": cache.weights,
             "precision": cache.precision.name,
             "want": sorted(asked[0]),
-            "prune": [list(pair) for pair in asked[1]],
+            "prune": None if asked[1] is None else [asked[1].by, *(list(pair) for pair in asked[1].shares)],
             "dtype": cache.dtype,
             "batch": cache.batch_size,  # and the rest of what may move the last bits
             "device": cache.device.type,
@@ -198,7 +198,7 @@ class CachedPart:
 
     def _fill(self, place: Path, facts: dict[str, Any], asked: Asked) -> None:
         """Compute and write the features of all images, view after view."""
-        cache, want, prune = self.cache, asked[0], dict(asked[1])
+        cache, (want, prune) = self.cache, asked
         # an image's view depends on its content and the view's number: not on the run's seed, nor on other images
         samples = [
             (index, digest(f"view/{content}/{view}"))

@@ -45,7 +45,7 @@ class StoredBatch:
         place, facts = self.folder / f"batch-{len(self._stores)}", {"asked": repr(asked)}
         with FeatureWriter(place, facts, {}, len(self.images), LIMIT) as writer:
             with torch.no_grad(), self.frozen.precision.autocast():
-                out = self.tower(self.images, want=asked[0], prune=dict(asked[1]))
+                out = self.tower(self.images, want=asked[0], prune=asked[1])
             write_features(writer, out, "fp32", begins=True)
         store = open_store(place, facts)
         assert store is not None

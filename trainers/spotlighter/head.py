@@ -150,7 +150,7 @@ class SpotlighterHead(nn.Module):
         unit = given.view(tokens)  # [B, k, d]
         nearest = torch.einsum("bkd,bjd->bkj", unit, own).argmax(dim=2)  # [B, k]
         partners = take_rows(prototypes, nearest)  # U_match [B, k, w]
-        sizes = None if given.sizes is None else given.sizes.gather(1, index)  # [B, k]
+        sizes = None if given.sizes is None else given.sizes.gather(1, active.index)  # [B, k]
         parts = self.options.filled_levels
         used = [name for name in parts if self.training or self.options.levels in ("both", name)]
         levels = {
