@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check(args)
             setting = setting_of(args)
             found = measure(args, setting) if not (args.sync_check or args.profile) else look(args, setting)
-        if args.json:
+        if args.json and args.from_json:
             report.write_json(args.json, found)
         if args.markdown:
             report.insert(args.markdown, report.markdown(found), report.place_of(found))
@@ -102,15 +102,25 @@ def measure(args: argparse.Namespace, setting: Setting) -> dict[str, Any]:
                 sizes = (n_classes, args.repeats, not args.no_training, args.flops)
                 tables.append(measure_methods(subjects, setting, frozen, *sizes).record())
                 print("\n" + report.methods_text(tables[-1]), flush=True)
-    targets = []
+                keep(args, setting, tables, [])
+    targets: list[dict[str, Any]] = []
     if args.targets is not None:
         for result in run_targets(bench, chosen):
             targets.append(result.record())
             print(report.target_line(targets[-1]), flush=True)
+            keep(args, setting, tables, targets)
     found = report.content(setting, args.repeats, tables, targets)
     rest = [report.table4_text(found)] * bool(found["table4"]) + [report.conditions(found)] * bool(targets)
     print("".join(f"\n{part}\n" for part in rest if part), end="")
     return found
+
+
+def keep(
+    args: argparse.Namespace, setting: Setting, tables: list[dict[str, Any]], targets: list[dict[str, Any]]
+) -> None:
+    """Write what is measured so far, so that nothing is lost where a time limit ends a run."""
+    if args.json:
+        report.write_json(args.json, report.content(setting, args.repeats, tables, targets))
 
 
 def look(args: argparse.Namespace, setting: Setting) -> dict[str, Any]:
@@ -147,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="torch.compile the methods' blocks (not the bare encoder's)",
     )
-    add("--graph", action="store_true", help="the methods' steps as CUDA graphs, as CUDA_GRAPH True does in a run")
+    add("--graph", action="store_true", help="steps as CUDA graphs, as CUDA_GRAPH True in a run (not the plain path's)")
     add("--no-training", action="store_true", help="time the methods in inference alone")
     add("--flops", action="store_true", help="count the methods' operations, too")
     names = ", ".join(dict.fromkeys(target.name for target in TARGETS))

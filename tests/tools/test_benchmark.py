@@ -264,6 +264,18 @@ def test_files_that_hold_no_figures_are_named(capsys, tmp_path):
     )
 
 
+def test_a_run_that_is_cut_off_has_kept_what_it_measured(monkeypatch, tmp_path):
+    def cut(bench, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.benchmarks.targets.judge", cut)
+    path = tmp_path / "kept.json"
+    argv = [str(CONFIGS / f"{COOP}.yaml"), "--targets", "eval-bare", "--prec", "fp32", "--json", str(path)]
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main([*argv, "--repeats", "1", "--batch", "2", "--classes", "3"])
+    assert [len(table["rows"]) for table in report.read_json(path)["methods"]] == [3]
+
+
 def test_nothing_to_draw_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("tools.benchmarks.rows.with_cache", unmeasured)
     code, printed = run(capsys, "--targets", "cache-eval", "--prec", "fp32", "--figure", tmp_path / "x.png")

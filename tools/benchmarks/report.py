@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dassl.utils.files import write_text
 from tools.benchmarks.subjects import Setting
 from tools.benchmarks.table4 import table4
 from tools.benchmarks.targets import BACKBONE, BATCH
@@ -74,7 +75,7 @@ def content(
 
 
 def write_json(path: Path, found: dict[str, Any]) -> None:
-    path.write_text(to_json(found) + "\n", encoding="utf-8")
+    write_text(path, to_json(found) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def about(found: dict[str, Any]) -> str:
     where, setting = found["environment"], found["setting"]
     threads = f" ({where['threads']} threads)" if where["device"] == "cpu" else ""
     savings = "; blocks of the methods' towers compiled" if setting["compile"] else ""
-    savings += "; steps of the methods as CUDA graphs" if setting["graph"] else ""
+    savings += "; steps as CUDA graphs, but for the plain path's" if setting["graph"] else ""
     options = f"; {' '.join(setting['options'])}" if setting["options"] else ""
     return (
         f"{where['device_name']}{threads}, torch {where['torch']}, {where['date'][:10]}: {setting['backbone']}, "

@@ -81,7 +81,7 @@ class Setting:
     batch: int = 32  # images of a batch in inference, and of a training step unless `train_batch` says otherwise
     train_batch: int | None = None  # None: that of the method's config
     is_compiled: bool = False  # blocks of the methods' towers; the bare encoder and the plain path never are
-    is_graphed: bool = False  # steps of the methods as CUDA graphs, where they run on a GPU; the two others' never are
+    is_graphed: bool = False  # on a GPU, steps as CUDA graphs; the plain path's, which waits for it, never are
     options: tuple[str, ...] = ()  # KEY, value, … for all configs
     spec: CLIPSpec | None = None  # sizes of a backbone that is none of the known ones; its weights are random
 
@@ -236,13 +236,17 @@ def bare(setting: Setting, frozen: Frozen, n_classes: int) -> Subject:
     text = F.normalize(torch.randn(n_classes, backbone.spec.embed_dim, device=frozen.device), dim=1)
 
     @torch.no_grad()
-    def features() -> Tensor:
+    def features(images: Tensor) -> Tensor:
         with frozen.precision.autocast():
             last = tower.hidden(images, tower.n_blocks)  # [B, 1+N, w]
             raw = tower.project(last[:, 0])
         return F.normalize(raw.float(), dim=1)
 
-    return Subject(BARE, lambda: features() @ text.t(), features=features)
+    def infer(images: Tensor) -> Tensor:
+        return features(images) @ text.t()
+
+    logits = Captured(infer) if setting.is_graphed else infer
+    return Subject(BARE, lambda: logits(images), features=lambda: features(images))
 
 
 def plain(coop: CoOpMethod, setting: Setting, frozen: Frozen) -> Subject:
