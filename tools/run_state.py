@@ -18,7 +18,7 @@ from tools.run_reader import RunProblem, load_metrics, read_run
 FREE_KEYS = {  # may change without making another run, as in dassl.engine.resume
     *("OUTPUT_DIR", "RESUME", "DEVICE", "USE_CUDA", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"),
     *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS", "INPUT.ON_ERROR"),
-    *("DATALOADER.CACHE", "DATALOADER.CACHE_LIMIT"),
+    *("DATALOADER.CACHE", "DATALOADER.CACHE_LIMIT", "CUDA_GRAPH"),
 }
 _ABSENT = object()
 
