@@ -36,9 +36,9 @@ class Descriptions:
         self._texts: dict[str, tuple[str, ...]] = {}
         for name, texts in pairs:
             if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
-                raise ValueError(f"{self.path}: class '{name}' must have a list of at least one text, each not empty.")
+                raise ValueError(f"{self.path}: class {name!r} must have a list of at least one text, each not empty.")
             if plain(name) in self._texts:
-                raise ValueError(f"{self.path} describes class '{name}' twice; keep one entry.")
+                raise ValueError(f"{self.path} describes class {name!r} twice; keep one entry.")
             self._texts[plain(name)] = tuple(text.strip() for text in texts)
 
     def of(self, names: Sequence[str]) -> list[tuple[str, ...]]:
