@@ -190,3 +190,13 @@ def test_other_classes_are_refused_in_a_test_where_what_is_trained_belongs_to_th
         "a context each": f"Error: {path} was trained on other classes (4, from 'red square' to 'yellow square "
         "(large)'), and what CoOp trains here belongs to its classes; test it on the same ones, in their order.\n",
     }
+
+
+@pytest.mark.parametrize("facts", [{"class_names": 3}, {"class_names": [1]}, {"options": [1]}])
+def test_facts_that_no_run_writes_are_refused(trainer_of, trained, tmp_path, facts):
+    path = tmp_path / trained / "prompt_learner" / f"model.pth.tar-{EPOCHS}"
+    checkpoint = torch.load(path)
+    checkpoint["made_with"] |= facts
+    torch.save(checkpoint, path)
+    with pytest.raises(RuntimeError, match=r"what it says of its making \(made_with\) is none of ours; train again\.$"):
+        trainer_of(output="test").load_model(str(tmp_path / trained), epoch=EPOCHS)

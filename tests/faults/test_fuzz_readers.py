@@ -301,8 +301,28 @@ def test_manifests_of_feature_caches(tmp_path, capsys, content):
     assert f"Note: the feature cache {place} is damaged (" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stored", ["O", "object", "V8", "U4", "datetime64[s]", 5, None])
-def test_columns_of_anything_but_numbers_are_refused(stored):
-    column = {**MANIFEST["columns"]["pooled"], "stored": stored}
-    with pytest.raises((ValueError, TypeError)):
-        check_manifest({**MANIFEST, "columns": {"pooled": column}})
+POOLED = MANIFEST["columns"]["pooled"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(
+            ({"columns": {"pooled": {**POOLED, "stored": s}}}, "names the column 'pooled' of")
+            for s in ("V8", "U4", "O")
+        ),
+        ({"columns": {"../x": POOLED}}, "names the column '../x' of 'float32'"),
+        ({"columns": {}}, "counts with something else than whole numbers"),
+        ({"rows": -1}, "counts with something else than whole numbers"),
+        ({"facts": []}, "does not say whose features they are"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest(changes, message):
+    with pytest.raises(ValueError, match=f"^manifest.json {message}"):
+        check_manifest({**MANIFEST, **changes})
+
+
+@pytest.mark.parametrize("stored", ["no type", 5, None])
+def test_types_that_numpy_does_not_know(stored):
+    with pytest.raises(TypeError):
+        check_manifest({**MANIFEST, "columns": {"pooled": {**POOLED, "stored": stored}}})
