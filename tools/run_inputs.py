@@ -47,6 +47,21 @@ def read_classnames(path: Path) -> list[str]:
         lines = path.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no UTF-8 text; save it as UTF-8, one class name a line.") from None
+    names, blank, repeated = distinct_names(lines)
+    if not names:
+        raise ValueError(f"{path} holds no class name; write one a line.")
+    if blank:
+        print(f"Note: {blank} blank lines of {path} are left out", file=sys.stderr)
+    if repeated:
+        print(f"Note: {len(repeated)} repeated names of {path} are left out (first: '{repeated[0]}')", file=sys.stderr)
+    return names
+
+
+def distinct_names(lines: Sequence[str]) -> tuple[list[str], int, list[str]]:
+    """Class names of lines, each once; how many lines are blank; and the names that came again.
+
+    Names are the same if their texts are: an underscore is a space.
+    """
     names: dict[str, str] = {}  # text -> name, the first one
     blank, repeated = 0, []
     for line in lines:
@@ -57,13 +72,7 @@ def read_classnames(path: Path) -> list[str]:
             repeated.append(name)
         else:
             names[name.replace("_", " ")] = name
-    if not names:
-        raise ValueError(f"{path} holds no class name; write one a line.")
-    if blank:
-        print(f"Note: {blank} blank lines of {path} are left out", file=sys.stderr)
-    if repeated:
-        print(f"Note: {len(repeated)} repeated names of {path} are left out (first: '{repeated[0]}')", file=sys.stderr)
-    return list(names.values())
+    return list(names.values()), blank, repeated
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
