@@ -17,11 +17,9 @@ import argparse
 import contextlib
 import importlib.util
 import ipaddress
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -30,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.explorer.explore import Explorer
 from tools.explorer.limits import Refused, add_limits, checked_names, limits_of
 from tools.explorer.presets import find_presets
+from tools.explorer.uploads import private_folder
 from tools.run_inputs import add_run, opts_of, read_classnames
 
 PORTS = range(1, 65536)
@@ -108,25 +107,7 @@ def is_loopback(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def private_folder():
-    """A folder of this user alone, in which gradio and Python put all temporary files; gone afterwards.
-
-    Gradio's own variables are set anew: no word to its makers, no history of runs, no public addresses or paths.
-    """
-    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
-        del os.environ[name]
-    with tempfile.TemporaryDirectory(prefix="explorer-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
-        os.environ.update(HF_HUB_DISABLE_TELEMETRY="1")
-        before, tempfile.tempdir = tempfile.tempdir, folder
-        try:
-            yield Path(folder)
-        finally:
-            tempfile.tempdir = before
-
-
-@contextlib.contextmanager
-def until_told(stop: Event):
+def until_told(stop: Event) -> Iterator[None]:
     """Ctrl+C and a request to terminate set the event instead of ending the process at once."""
     before = {kind: signal.signal(kind, lambda *_: stop.set()) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -18,6 +18,7 @@ from tools.run_inputs import distinct_names
 # Pillow reads more, some of it by other programs (EPS by Ghostscript); what strangers give is only opened as these.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 PILLOW_MEGAPIXELS = 178  # beyond twice Image.MAX_IMAGE_PIXELS Pillow refuses by itself
+MEGABYTE = 2**20
 QUOTED = 5  # names in a sentence that could have hundreds
 QUOTED_LENGTH = 40  # characters of one
 
@@ -39,7 +40,7 @@ class Limits:
     """
 
     max_pictures: int = _limit(12, 1, "pictures at once")
-    max_megabytes: float = _limit(10.0, 0.001, "size of a picture's file in MB (1 MB is 1,000,000 bytes)")
+    max_megabytes: float = _limit(10.0, 0.001, "size of a picture's file in MB (1 MB is 1,048,576 bytes)")
     max_megapixels: float = _limit(40.0, 0.001, "millions of pixels of a picture")
     max_names: int = _limit(500, 1, "class names")
     max_characters: int = _limit(100, 1, "characters of a class name")
@@ -60,7 +61,7 @@ class Limits:
 
     @property
     def max_bytes(self) -> int:
-        return int(self.max_megabytes * 1e6)
+        return int(self.max_megabytes * MEGABYTE)
 
 
 def flag_of(name: str) -> str:
@@ -130,7 +131,7 @@ def checked_paths(files: Sequence[str] | None, limits: Limits) -> list[Path]:
         Refused: there is none, or there are too many.
     """
     if not files:
-        raise Refused("There is no picture; drop one or more on the field above.")
+        raise Refused("There is no picture; drop one or more on the field “Pictures”.")
     if len(files) > limits.max_pictures:
         raise Refused(f"{len(files)} pictures are too many at once; give at most {limits.max_pictures}.")
     return [Path(file) for file in files]
@@ -150,7 +151,7 @@ def open_picture(path: Path, limits: Limits) -> Image.Image:
             f"“{name}” is not here any more, uploads are deleted after {limits.keep_minutes:g} minutes; drop it again."
         ) from None
     if size > limits.max_bytes:
-        raise Refused(f"“{name}” has {size / 1e6:.1f} MB; give pictures of at most {limits.max_megabytes:g} MB.")
+        raise Refused(f"“{name}” has {size / MEGABYTE:.1f} MB; give pictures of at most {limits.max_megabytes:g} MB.")
     Image.init()
     try:
         with warnings.catch_warnings():

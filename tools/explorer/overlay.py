@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from trainers.chosen_tokens import TokenChoice
 
 SIDE = 560  # pixels of a drawn picture, about; the page shows it at half of that, sharp on fine screens
-REST = 0.38  # brightness of what was not activated, which is shown in grey
+REST = 0.5  # brightness of what was not activated, which is shown in grey
 OVERLAY = 0.75  # share of a map over the grey picture
 MAP = "cividis"  # grows lighter with the score, for colour-blind eyes, too
 QUALITY = 88
@@ -43,7 +43,7 @@ def tokens_picture(picture: Image.Image, choice: TokenChoice) -> Image.Image:
         drawn.paste(colour.crop(box), box[:2])
         boxes.append(box)
     draw = ImageDraw.Draw(drawn)
-    font = ImageFont.load_default(size=max(12, min(26, cell * 0.5)))
+    font = ImageFont.load_default(size=max(12, min(30, cell * 0.5)))
     for rank, (left, top, right, bottom) in enumerate(boxes, 1):
         _frame(draw, (left, top, right - 1, bottom - 1), broken=rank > len(choice.level1))
         middle = ((left + right) / 2, (top + bottom) / 2)

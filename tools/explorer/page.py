@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
@@ -12,10 +11,10 @@ import gradio as gr
 from tools.explorer.explore import Explorer, sentence
 from tools.explorer.limits import Limits, Refused
 from tools.explorer.render import STYLE, refusal, to_html
+from tools.explorer.uploads import keep_sweeping
 
 WAITING = 16  # requests in the queue before others are turned away
 SESSIONS = 32  # open pages that the server remembers
-SWEEP_SECONDS = 5.0  # between two looks for uploads that are old
 # system fonts: gradio's own are fetched from elsewhere or shipped, and neither is needed
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 PAGE_STYLE = """
@@ -23,6 +22,11 @@ footer { display: none !important; }
 .gradio-container { max-width: 1200px !important; margin: 0 auto; }
 #intro h1 { font-size: 1.5rem; font-weight: 700; margin: 0 0 .3rem; }
 #intro p { margin: 0; }
+/* gradio's greys are too light to read */
+.gradio-container { --body-text-color-subdued: #52525b; --block-info-text-color: #52525b; --block-label-text-color: #3f3f46;
+  --block-title-text-color: #3f3f46; }
+.dark .gradio-container, .gradio-container.dark { --body-text-color-subdued: #c4c4cc; --block-info-text-color: #c4c4cc;
+  --block-label-text-color: #e4e4e7; --block-title-text-color: #e4e4e7; }
 """
 
 
@@ -60,9 +64,9 @@ def build(explorer: Explorer, names: Sequence[str], top: int) -> gr.Blocks:
                     elem_id="names",
                     info="Any words; methods that read text need no training for new ones.",
                 )
-                best = gr.Slider(1, 10, value=min(top, 10), step=1, label="Best classes of each preset", elem_id="top")
+                best = gr.Slider(1, 10, value=min(top, 10), step=1, label="Best classes", elem_id="top")
                 with gr.Row():
-                    reset = gr.Button("Class names of the run", elem_id="reset", min_width=120)
+                    reset = gr.Button("Reset names", elem_id="reset", min_width=120)
                     ask = gr.Button("Classify", variant="primary", elem_id="ask", min_width=120)
             with gr.Column(scale=5, min_width=300):
                 answer = gr.HTML(welcome(), elem_id="answer")
@@ -84,22 +88,9 @@ def intro(limits: Limits) -> str:
     return (
         "<h1>Explorer</h1><p>Drop pictures, write class names, and compare what zero-shot CLIP and trained runs make of "
         f"them. At most {limits.max_pictures} pictures at once, of {limits.max_megabytes:g} MB and "
-        f"{limits.max_megapixels:g} million pixels each, and {limits.max_names} class names. Pictures stay on this "
-        f"machine and are deleted after {limits.keep_minutes:g} minutes at the latest.</p>"
+        f"{limits.max_megapixels:g} million pixels each, and {limits.max_names} class names. Pictures go to "
+        f"the machine that serves this page, nowhere else, and are deleted there after {limits.keep_minutes:g} minutes.</p>"
     )
-
-
-def sweep(folder: Path, seconds: float) -> None:
-    """Delete files below a folder that were last changed longer ago than that, and folders that are left empty."""
-    before = time.time() - seconds
-    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
-        try:
-            if path.is_dir():
-                path.rmdir()
-            elif path.lstat().st_mtime < before:
-                path.unlink()
-        except OSError:  # not empty, or gone already
-            continue
 
 
 def serve(page: gr.Blocks, limits: Limits, host: str, port: int, uploads: Path, stop: Event, said: str) -> None:
@@ -127,18 +118,12 @@ def serve(page: gr.Blocks, limits: Limits, host: str, port: int, uploads: Path, 
         footer_links=[],
         max_file_size=limits.max_bytes,
         state_session_capacity=SESSIONS,
-        theme=gr.themes.Default(**FONTS),
+        theme=gr.themes.Default(primary_hue="blue", **FONTS),
         css=PAGE_STYLE + STYLE,
     )
     print(said.format(address), flush=True)
-    sweeper = Thread(target=_keep_sweeping, args=(uploads, limits.keep_minutes * 60, stop), daemon=True)
-    sweeper.start()
+    Thread(target=keep_sweeping, args=(uploads, limits.keep_minutes * 60, stop), daemon=True).start()
     try:
         stop.wait()
     finally:
         page.close()
-
-
-def _keep_sweeping(folder: Path, seconds: float, stop: Event) -> None:
-    while not stop.wait(min(SWEEP_SECONDS, seconds)):
-        sweep(folder, seconds)

@@ -22,25 +22,29 @@ STYLE = """
 .explorer section { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .8rem;
   background: var(--block-background-fill); min-width: 0; }
 .explorer h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 .6rem; overflow-wrap: anywhere; }
-.explorer .figures { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: .9rem; }
-.explorer figure { margin: 0; width: min(280px, 100%); }
+.explorer .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(200px, 100%), 1fr));
+  gap: .8rem; margin-top: .9rem; }
+.explorer figure { margin: 0; max-width: 280px; }
 .explorer img { display: block; width: 100%; height: auto; border-radius: 4px; margin: 0; }
 .explorer figcaption { font-size: .82rem; line-height: 1.35; margin-top: .3rem; overflow-wrap: anywhere; }
 .explorer .scroll { overflow-x: auto; }
-.explorer table { border-collapse: collapse; width: 100%; font-size: .92rem; margin: 0; }
+.explorer table { border-collapse: collapse; width: 100%; font-size: .92rem; margin: 0; border: 0; }
+.explorer tr { border: 0; background: none; }
 .explorer caption { text-align: left; font-size: .82rem; padding-bottom: .3rem; }
 .explorer th, .explorer td { text-align: left; padding: .3rem .5rem; vertical-align: middle; border: 0;
   border-bottom: 1px solid var(--border-color-primary); font-weight: 400; }
 .explorer thead th { font-weight: 600; vertical-align: bottom; }
-.explorer td { min-width: 5.2rem; font-variant-numeric: tabular-nums; }
+.explorer td { min-width: 4rem; font-variant-numeric: tabular-nums; }
+.explorer thead th + th { width: calc(70% / var(--presets)); overflow-wrap: anywhere; }
 .explorer .best { font-weight: 700; }
 .explorer .bar { display: block; height: .45rem; border-radius: 2px; margin-top: .15rem;
   background: linear-gradient(#3a97cf, #3a97cf) left / var(--share) 100% no-repeat, var(--border-color-primary); }
 .explorer .best .bar { background: linear-gradient(#d55e00, #d55e00) left / var(--share) 100% no-repeat,
   var(--border-color-primary); }
 @media (max-width: 30rem) {
-  .explorer th, .explorer td { padding: .3rem .25rem; font-size: .85rem; }
-  .explorer td { min-width: 3.6rem; }
+  .explorer section { padding: .5rem; }
+  .explorer th, .explorer td { padding: .3rem .2rem; font-size: .82rem; line-height: 1.25; }
+  .explorer td { min-width: 3.2rem; }
 }
 """
 
@@ -53,7 +57,8 @@ def to_html(answer: Answer, top: int) -> str:
     """
     parts = [message("problem", text) for text in answer.problems]
     parts += [message("note", text) for text in answer.notes]
-    parts += [_picture(looked, top) for looked in answer.pictures]
+    several = len(answer.pictures) > 1
+    parts += [_picture(looked, top, f"{i}. " if several else "") for i, looked in enumerate(answer.pictures, 1)]
     return f'<div class="explorer">{"".join(parts)}</div>'
 
 
@@ -68,8 +73,8 @@ def message(kind: str, text: str) -> str:
     return f'<p class="message {kind}"{role}>{escape(text)}</p>'
 
 
-def _picture(looked: Looked, top: int) -> str:
-    name = escape(looked.name)
+def _picture(looked: Looked, top: int, number: str) -> str:
+    name = escape(number + looked.name)
     if not looked.seen:
         return f"<section><h2>{name}</h2>{message('problem', looked.problem) if looked.problem else ''}</section>"
     figures = "".join(_figures(looked))
@@ -93,7 +98,8 @@ def _table(looked: Looked, top: int) -> str:
     n = len(names)
     told = f"Probabilities of {n} classes; the {min(top, n)} best of each column, its best one bold."
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Probabilities, {escape(looked.name)}"><table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Probabilities, {escape(looked.name)}">'
+        f'<table style="--presets: {len(looked.seen)}">'
         f'<caption>{told}</caption><thead><tr><th scope="col">Class</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
