@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> None:
             explorer.predictors.get(preset, preset.run.names)
     if not is_loopback(args.host):
         print(
-            f"Warning: {args.host} can be reached from other machines, and whoever reaches it can use the page, which has "
-            "no password; do this only on a network that you trust.",
+            f"Warning: {args.host} can be reached from other machines, and whoever reaches it can use the page, which "
+            "has no password; do this only on a network that you trust.",
             file=sys.stderr,
         )
     stop = Event()

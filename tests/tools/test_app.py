@@ -41,7 +41,7 @@ def test_wrong_commands(refused, toy, tmp_path):  # noqa: F811
         ("--model-dir", tmp_path): "holds no metrics.json",
         ("--model-dir", toy / "coop"): "coop is named twice; name each run once.",
         ("--classnames", names): "The class names can't stand on the page: This class name is too long, at most 100",
-        ("--load-epoch", "7"): "epoch 7",
+        ("--load-epoch", "7"): "model.pth.tar-7",
     }.items():
         assert told in refused(*flags)
     with pytest.raises(SystemExit, match="2"):

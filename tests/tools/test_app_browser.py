@@ -30,7 +30,9 @@ DROP = """async ([name, data]) => {
   dropped.items.add(new File([bytes], name, { type: "image/png" }));
   return dropped;
 }"""
-STORED = """async () => [localStorage.length, sessionStorage.length, (await indexedDB.databases()).length, document.cookie]"""
+STORED = """async () => [
+  localStorage.length, sessionStorage.length, (await indexedDB.databases()).length, document.cookie
+]"""
 
 pytestmark = pytest.mark.browser
 
@@ -137,9 +139,13 @@ def test_a_dropped_picture_gets_the_answer_of_predict(visit, served, toy, capsys
         "i.getBoundingClientRect().width, i.width > 0 && i.hasAttribute('height'), i.alt.length])"
     )
     assert len(figures) == 3  # as all models see it, Spotlighter's tokens and its map
-    assert all(whole and natural == 560 and shown > 150 and size and n > 20 for whole, natural, shown, size, n in figures)
+    assert all(
+        whole and natural == 560 and shown > 150 and size and n > 20 for whole, natural, shown, size, n in figures
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("[...document.querySelectorAll('#answer td')].every((e) => e.scrollWidth <= e.clientWidth + 1)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('#answer td')].every((e) => e.scrollWidth <= e.clientWidth + 1)"
+    )
     assert page.evaluate(STORED) == [0, 0, 0, ""]  # nor does the browser keep anything
     assert page.complaints == []
 

@@ -112,8 +112,8 @@ class Explorer:
                 answer.pictures.append(self._look(path, usable, answer, end))
         except Late:
             answer.problems.append(
-                f"Stopped after {self.limits.max_seconds:g} seconds with {len(answer.pictures)} of {len(paths)} pictures "
-                "done; ask again with fewer pictures, class names or presets."
+                f"Stopped after {self.limits.max_seconds:g} seconds with {len(answer.pictures)} of {len(paths)} "
+                "pictures done; ask again with fewer pictures, class names or presets."
             )
         return answer
 

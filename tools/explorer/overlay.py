@@ -31,7 +31,7 @@ def enlarged(picture: Image.Image, side: int = SIDE) -> Image.Image:
 
 
 def tokens_picture(picture: Image.Image, choice: TokenChoice) -> Image.Image:
-    """Activated tokens in colour, all else in dark grey; ranks from 1, level 1 in solid lines, level 2 in broken ones."""
+    """Activated tokens in colour with ranks from 1; level 1 in solid lines, level 2 in broken ones; the rest grey."""
     g, side = choice.grid, side_of(choice.grid)
     cell = side // g
     colour = picture.resize((side, side), Image.Resampling.BICUBIC)

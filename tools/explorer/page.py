@@ -23,8 +23,8 @@ footer { display: none !important; }
 #intro h1 { font-size: 1.5rem; font-weight: 700; margin: 0 0 .3rem; }
 #intro p { margin: 0; }
 /* gradio's greys are too light to read */
-.gradio-container { --body-text-color-subdued: #52525b; --block-info-text-color: #52525b; --block-label-text-color: #3f3f46;
-  --block-title-text-color: #3f3f46; }
+.gradio-container { --body-text-color-subdued: #52525b; --block-info-text-color: #52525b;
+  --block-label-text-color: #3f3f46; --block-title-text-color: #3f3f46; }
 .dark .gradio-container, .gradio-container.dark { --body-text-color-subdued: #c4c4cc; --block-info-text-color: #c4c4cc;
   --block-label-text-color: #e4e4e7; --block-title-text-color: #e4e4e7; }
 """
@@ -72,7 +72,11 @@ def build(explorer: Explorer, names: Sequence[str], top: int) -> gr.Blocks:
                 answer = gr.HTML(welcome(), elem_id="answer")
         private = {"api_visibility": "private"}
         ask.click(
-            lambda *given: respond(explorer, *given), [files, text, chosen, best], answer, scroll_to_output=True, **private
+            lambda *given: respond(explorer, *given),
+            [files, text, chosen, best],
+            answer,
+            scroll_to_output=True,
+            **private,
         )
         reset.click(lambda: "\n".join(names), None, text, queue=False, **private)
     return page
@@ -86,10 +90,10 @@ def welcome() -> str:
 def intro(limits: Limits) -> str:
     """The head of the page."""
     return (
-        "<h1>Explorer</h1><p>Drop pictures, write class names, and compare what zero-shot CLIP and trained runs make of "
-        f"them. At most {limits.max_pictures} pictures at once, of {limits.max_megabytes:g} MB and "
-        f"{limits.max_megapixels:g} million pixels each, and {limits.max_names} class names. Pictures go to "
-        f"the machine that serves this page, nowhere else, and are deleted there after {limits.keep_minutes:g} minutes.</p>"
+        "<h1>Explorer</h1><p>Drop pictures, write class names, and compare what zero-shot CLIP and trained runs make "
+        f"of them. At most {limits.max_pictures} pictures at once, of {limits.max_megabytes:g} MB and "
+        f"{limits.max_megapixels:g} million pixels each, and {limits.max_names} class names. Pictures go to the "
+        f"machine that serves this page, nowhere else, and are deleted there after {limits.keep_minutes:g} minutes.</p>"
     )
 
 

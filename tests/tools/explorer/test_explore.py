@@ -52,7 +52,8 @@ def test_predictors_are_kept_within_a_bound(explorer, monkeypatch):
     loaded = []
     load = type(next(iter(explorer.presets.values()))).load
     monkeypatch.setattr(
-        "tools.explorer.presets.Preset.load", lambda self, names: loaded.append((self.title, names)) or load(self, names)
+        "tools.explorer.presets.Preset.load",
+        lambda self, names: loaded.append((self.title, names)) or load(self, names),
     )
     kept, (zero, coop, *_) = Predictors(2), explorer.presets.values()
     a, b = ("red square", "blue square"), ("blue square", "red square")

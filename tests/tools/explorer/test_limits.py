@@ -141,5 +141,7 @@ def test_limits_that_make_no_sense():
         Limits(max_pictures=0)
     with pytest.raises(ValueError, match=r"--max-seconds must be at least 0\.001, got nan"):
         Limits(max_seconds=float("nan"))
-    with pytest.raises(ValueError, match="--max-megapixels must be at most 178, which is all that Pillow opens, got 200"):
+    with pytest.raises(
+        ValueError, match="--max-megapixels must be at most 178, which is all that Pillow opens, got 200"
+    ):
         Limits(max_megapixels=200)

@@ -83,8 +83,8 @@ def test_every_figure_has_size_and_words(picture, choice):
     assert [image["alt"] for image in images] == [
         "a.png, as A sees it",
         "a.png, as S sees it",
-        "a.png, tokens activated by S: 2 by 2 patches; activated, best first, level 1: row 2, column 2; row 1, column 1. "
-        "level 2: row 1, column 2. Matched class of the memory bank: cow & calf.",
+        "a.png, tokens activated by S: 2 by 2 patches; activated, best first, level 1: row 2, column 2; row 1, "
+        "column 1. level 2: row 1, column 2. Matched class of the memory bank: cow & calf.",
         "a.png, activation map of S: lightest in row 2, column 2, the token of rank 1",
     ]
     assert [(image["width"], image["height"]) for image in images] == [("280", "560"), *[("280", "280")] * 3]
