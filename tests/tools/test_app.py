@@ -3,12 +3,16 @@
 import os
 import signal
 import stat
+import sys
 import tempfile
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+import tools.explorer
+from tests.conftest import NAMES
 from tests.tools.explorer.conftest import toy  # noqa: F401
 from tools import app
 from tools.explorer.uploads import keep_sweeping, private_folder, sweep
@@ -53,6 +57,34 @@ def test_without_gradio(toy, capsys, monkeypatch):  # noqa: F811
     assert app.main(["--model-dir", str(toy / "coop")]) == 1
     told = "Error: The explorer needs gradio; install it: pip install -r requirements-app.txt\n"
     assert capsys.readouterr().err == told
+
+
+def test_what_is_served_and_the_warning_for_others(toy, capsys, monkeypatch, tmp_path):  # noqa: F811
+    served = []
+    page = SimpleNamespace(build=lambda *given: given, serve=lambda *given: served.append(given))
+    monkeypatch.setitem(sys.modules, "tools.explorer.page", page)
+    monkeypatch.setattr(tools.explorer, "page", page, raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "before")  # so that they are as they were after this test
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n")
+    start = ["--model-dir", str(toy / "coop"), "--set", "DEVICE", "cpu", "--port", "8001"]
+    assert app.main([*start, "--max-pictures", "3"]) == 0
+    assert "Warning" not in capsys.readouterr().err
+    assert app.main([*start, "--host", "0.0.0.0", "--classnames", str(names), "--top", "2", "--cache", "1"]) == 0
+    assert (
+        "Warning: 0.0.0.0 can be reached from other machines, and whoever reaches it can use the page, which has no "
+        "password; do this only on a network that you trust.\n"
+    ) in capsys.readouterr().err
+    for given, host, first, top, pictures, cached in zip(
+        served, ("127.0.0.1", "0.0.0.0"), (NAMES[:2], ("cat", "dog")), (5, 2), (3, 12), (2, 1), strict=True
+    ):
+        (explorer, shown, best), limits, where, port, uploads, *_ = given
+        assert (where, port, tuple(shown), best) == (host, 8001, first, top)
+        assert (list(explorer.presets), len(explorer.predictors)) == (["zero-shot tiny.pt", "CoOp"], cached)
+        assert limits.max_pictures == explorer.limits.max_pictures == pictures
+        assert not uploads.exists()
 
 
 def test_who_can_reach_it():

@@ -198,3 +198,15 @@ def test_too_large_a_file_is_told(visit, tmp_path):
     while time.monotonic() < deadline and page.complaints:
         page.wait_for_timeout(100)
     assert page.complaints == []
+
+
+def test_a_port_that_is_taken(served, toy):  # noqa: F811
+    port = served[0].rstrip("/").rpartition(":")[2]
+    command = [sys.executable, str(ROOT / "tools/app.py"), "--model-dir", str(toy / "zero"), "--port", port]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'Dassl.pytorch'}"}
+    ended = subprocess.run([*command, "--set", "DEVICE", "cpu"], capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.endswith(
+        f"Error: Can't listen on port {port} of 127.0.0.1; the port may be taken (--port) or the address not be this "
+        "machine's (--host).\n"
+    )

@@ -107,27 +107,33 @@ def serve(page: gr.Blocks, limits: Limits, host: str, port: int, uploads: Path, 
     Raises:
         OSError: the host can't be listened on, or the port is taken.
     """
-    _, address, _ = page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False).launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=True,
-        quiet=True,
-        inbrowser=False,
-        share=False,
-        show_error=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        footer_links=[],
-        max_file_size=limits.max_bytes,
-        state_session_capacity=SESSIONS,
-        theme=gr.themes.Default(primary_hue="blue", **FONTS),
-        css=PAGE_STYLE + STYLE,
-    )
+    try:
+        _, address, _ = page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False).launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            inbrowser=False,
+            share=False,
+            show_error=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            footer_links=[],
+            max_file_size=limits.max_bytes,
+            state_session_capacity=SESSIONS,
+            theme=gr.themes.Default(primary_hue="blue", **FONTS),
+            css=PAGE_STYLE + STYLE,
+        )
+    except OSError:
+        raise OSError(
+            f"Can't listen on port {port} of {host}; the port may be taken (--port) or the address not be "
+            "this machine's (--host)."
+        ) from None
     print(said.format(address), flush=True)
     Thread(target=keep_sweeping, args=(uploads, limits.keep_minutes * 60, stop), daemon=True).start()
     try:
         stop.wait()
     finally:
-        page.close()
+        page.close(verbose=False)
