@@ -1,12 +1,15 @@
 """The command line of the explorer, and what becomes of uploads; the page itself is in test_app_browser.py."""
 
+import dataclasses
 import os
+import re
 import signal
 import stat
 import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +18,7 @@ import tools.explorer
 from tests.conftest import NAMES
 from tests.tools.explorer.conftest import toy  # noqa: F401
 from tools import app
+from tools.explorer.limits import Limits, flag_of
 from tools.explorer.uploads import keep_sweeping, private_folder, sweep
 
 
@@ -85,6 +89,12 @@ def test_what_is_served_and_the_warning_for_others(toy, capsys, monkeypatch, tmp
         assert (list(explorer.presets), len(explorer.predictors)) == (["zero-shot tiny.pt", "CoOp"], cached)
         assert limits.max_pictures == explorer.limits.max_pictures == pictures
         assert not uploads.exists()
+
+
+def test_the_docs_tell_all_limits_and_their_defaults():
+    page = (Path(__file__).parent.parent.parent / "docs" / "app.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(--[a-z-]+)` \| ([\d.]+) \|", page, re.MULTILINE))
+    assert told == {flag_of(limit.name): f"{limit.default:g}" for limit in dataclasses.fields(Limits)}
 
 
 def test_who_can_reach_it():

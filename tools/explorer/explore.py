@@ -105,7 +105,7 @@ class Explorer:
                 try:
                     usable[preset.title] = self.predictors.get(preset, names)
                 except Exception as error:
-                    answer.problems.append(f"{preset.title}: {sentence(error)}")
+                    answer.problems.append(self._problem(preset.title, error))
             for path in paths:
                 if not usable:
                     break
@@ -131,9 +131,13 @@ class Explorer:
                 (prediction,) = predictor.predict(picture)
                 seen.append(Seen(title, prediction, predictor.seen(picture)))
             except Exception as error:
-                answer.problems.append(f"{title}: {sentence(error)}")
+                answer.problems.append(self._problem(title, error))
                 del usable[title]
         return Looked(path.name, seen)
+
+    def _problem(self, title: str, error: Exception) -> str:
+        """What a page says of a preset that can't be used, without where its folder is on this machine."""
+        return f"{title}: {sentence(error).replace(str(self.presets[title].run.folder), '…')}"
 
     def _hurry(self, end: float) -> None:
         if self.clock() > end:

@@ -45,7 +45,9 @@ class Limits:
     max_names: int = _limit(500, 1, "class names")
     max_characters: int = _limit(100, 1, "characters of a class name")
     max_tokens: int = _limit(50, 1, "tokens of a class name; the context around it needs room in the model's 77, too")
-    max_seconds: float = _limit(60.0, 0.001, "seconds of a request, waiting included; looked at between two pictures")
+    max_seconds: float = _limit(
+        60.0, 0.001, "seconds of a request, once it is its turn; looked at before each run and picture"
+    )
     keep_minutes: float = _limit(10.0, 0.001, "minutes after which an uploaded picture is deleted")
 
     def __post_init__(self) -> None:

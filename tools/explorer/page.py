@@ -22,8 +22,9 @@ footer { display: none !important; }
 .gradio-container { max-width: 1200px !important; margin: 0 auto; }
 #intro h1 { font-size: 1.5rem; font-weight: 700; margin: 0 0 .3rem; }
 #intro p { margin: 0; }
-/* gradio's greys are too light to read */
-.gradio-container { --body-text-color-subdued: #52525b; --block-info-text-color: #52525b;
+/* gradio's greys and its button are too light to read */
+.gradio-container { --button-primary-background-fill: #1d4ed8; --body-text-color-subdued: #52525b;
+  --block-info-text-color: #52525b;
   --block-label-text-color: #3f3f46; --block-title-text-color: #3f3f46; }
 .dark .gradio-container, .gradio-container.dark { --body-text-color-subdued: #c4c4cc; --block-info-text-color: #c4c4cc;
   --block-label-text-color: #e4e4e7; --block-title-text-color: #e4e4e7; }

@@ -96,7 +96,8 @@ def test_other_names_and_who_refuses_them(toy, explorer, pictures):
     assert problem.startswith("LinearProbe: ")
     with pytest.raises((ValueError, RuntimeError)) as caught:
         expected(toy / "probe", pictures[0], ["green square", "purple square"])
-    assert problem == f"LinearProbe: {caught.value}"
+    assert str(toy) not in problem  # where runs lie is nobody's business
+    assert problem == f"LinearProbe: {caught.value}".replace(str(toy / "probe"), "…")
     assert answer.notes == ["Left out, because they came twice: “green_square”."]
     for looked, path in zip(answer.pictures, pictures[:2], strict=True):
         assert [one.title for one in looked.seen] == list(ALL[:3])
