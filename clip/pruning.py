@@ -111,8 +111,8 @@ class Origin:
             x: any rows, [B, rows, w].
             n: patches.
         """
-        number = torch.arange(n, device=x.device).expand(len(x), n)
-        return cls(number, number, x.new_ones(len(x), n, dtype=torch.float32))
+        number = torch.arange(n, device=x.device).expand(x.shape[0], n)
+        return cls(number, number, x.new_ones(x.shape[0], n, dtype=torch.float32))
 
     def after(self, index: Tensor, place: Tensor, n_rows: int) -> Origin:
         """Behind one more pruning point.
@@ -122,7 +122,7 @@ class Origin:
             place: int64 [B, n+f], the new row that each old row belongs to, 0..n_rows-1.
             n_rows: new rows, the fused one included.
         """
-        sizes = self.sizes.new_zeros(len(place), n_rows).scatter_add(1, place, self.sizes)
+        sizes = self.sizes.new_zeros(place.shape[0], n_rows).scatter_add(1, place, self.sizes)
         return Origin(self.kept.gather(1, index), place.gather(1, self.group), sizes)
 
 
@@ -178,7 +178,7 @@ def drop_rows(
     weights = weights / weights.sum(dim=1, keepdim=True)
     # a product and a sum, since autocast would round the operands of a matrix product to half precision
     fused = (weights[..., None] * rows[:, rest]).sum(dim=1, keepdim=True).to(rows.dtype)  # [B, 1, w]
-    numbers = torch.arange(n_kept, device=rows.device).expand(len(rows), n_kept)
+    numbers = torch.arange(n_kept, device=rows.device).expand(rows.shape[0], n_kept)
     place = torch.full_like(weights, n_kept, dtype=torch.int64).scatter(1, index, numbers)
     return torch.cat([rows[:, :1], kept, fused, rows[:, rest.stop :]], dim=1), index, place
 
