@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import train
 from tests.conftest import command_below
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 METRICS = {
     "schema": 1,
     "finished": True,
@@ -153,3 +156,16 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> P
             finally:
                 sys.stdout = stdout  # the logger stands in its place after a run
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser without a window."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: requirements-browser-test.txt has it")
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # it refuses root otherwise
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=options)
+        yield browser
+        browser.close()

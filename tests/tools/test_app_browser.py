@@ -9,7 +9,6 @@ import csv
 import importlib.util
 import io
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +22,6 @@ from tests.tools.explorer.conftest import toy  # noqa: F401
 from tools import predict
 
 ROOT = Path(__file__).parent.parent.parent
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DROP = """async ([name, data]) => {
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
   const dropped = new DataTransfer();
@@ -38,22 +36,10 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: requirements-browser-test.txt has it")
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    if importlib.util.find_spec("gradio") is None:
-        pytest.skip("no gradio: requirements-app.txt has it")
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # it refuses root otherwise
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=options)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def served(chromium, toy, tmp_path_factory):  # noqa: F811
     """Address of an explorer in a process of its own, and the folder in which it makes its temporary one."""
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("no gradio: requirements-app.txt has it")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
