@@ -183,11 +183,9 @@ TABLES = {
                     Row(row.label, {**row.keys, "PRUNE_TRAIN": True})
                     for row in (
                         _pruned("distinct", (1, 0.5)),
-                        _pruned("distinct", (1, 0.4)),
                         _pruned("distinct", (1, 0.3)),
                         _pruned("attention", (1, 0.7)),
                         _pruned("merge", (1, 0.7), (2, 0.7)),
-                        _pruned("merge", (1, 0.5)),
                     )
                 ),
             ),
