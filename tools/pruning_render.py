@@ -66,7 +66,9 @@ def render(points: Sequence[Point], backbones: Sequence[str], fmt: str) -> str:
     titles += [title for name in backbones for title in (f"{name}: speed", "operations")]
     cells = []
     for point in points:
-        cells.append([point.row.label, with_spread(point.hm, point.hm_std), f"{points[0].hm - point.hm:+.2f}"])
+        cells.append(
+            [point.row.label, with_spread(point.hm, point.hm_std), f"{round(points[0].hm - point.hm, 2) + 0.0:+.2f}"]
+        )
         cells[-1].append("" if point.tuned is None else with_spread(*point.tuned))
         for name in backbones:
             ratios = point.ratios[name]
@@ -80,7 +82,7 @@ def with_spread(mean: float, std: float | None) -> str:
 
 
 def draw(points: Sequence[Point], backbones: Sequence[str], caption: str, path: Path) -> None:
-    """HM lost against speed-up, a panel each backbone; the corner to be in is shaded."""
+    """HM lost against speed-up, a panel each backbone; the figures to reach are dashed."""
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "spotlighter"  # the same file for the same results
     from matplotlib import pyplot as plt
