@@ -91,8 +91,9 @@ class SavedRun:
             reason = error.args[0] if error.args else error
             raise ValueError(f"{self.folder} has options that this version does not know: {reason}.") from None
         cfg.DEVICE, cfg.USE_CUDA, cfg.VERBOSE = "auto", True, False
-        # neither is of use where nothing is trained, and the files may be gone
-        cfg.DATALOADER.CACHE, cfg.MODEL.INIT_WEIGHTS = "", ""
+        # of no use where nothing is trained; files may be gone, and this machine may have no GPU and no compiler
+        cfg.MODEL.INIT_WEIGHTS, cfg.MODEL.BACKBONE.COMPILE, cfg.CUDA_GRAPH = "", False, False
+        cfg.DATALOADER.CACHE, cfg.DATALOADER.CACHE_VIEWS, cfg.DATALOADER.CACHE_DTYPE = "", 0, "fp32"
         merge_opts(cfg, opts)
         cfg.freeze()
         return cfg

@@ -193,6 +193,18 @@ def test_options_of_another_version(zero_shot):
         Predictor.load(zero_shot)
 
 
+def test_what_only_saves_time_in_training_is_left_out(zero_shot, pictures):
+    """A run on a GPU with a cache can be used on a machine that has neither, nor a compiler."""
+    expected = all_logits(Predictor.load(zero_shot, opts=CPU).predict(pictures))
+    path = Path(zero_shot) / "metrics.json"
+    tree = json.loads(path.read_text())
+    tree["config"].update(CUDA_GRAPH=True, DEVICE="cuda")
+    tree["config"]["MODEL"]["BACKBONE"]["COMPILE"] = True
+    tree["config"]["DATALOADER"].update(CACHE="/gone", CACHE_VIEWS=2, CACHE_DTYPE="fp16")
+    path.write_text(json.dumps(tree))
+    assert np.array_equal(all_logits(Predictor.load(zero_shot).predict(pictures)), expected)
+
+
 def test_no_checkpoint(coop):
     (Path(coop) / "prompt_learner" / "model.pth.tar-2").unlink()
     with pytest.raises(FileNotFoundError, match=r"Model not found at .*model\.pth\.tar-2; .* holds no model"):
