@@ -2,6 +2,9 @@
 
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from tests.trainers.cached_runs import logits, run, stores
 from trainers.cached_images import CachedImages
 
 TEST_IMAGES = 8
+ROOT = Path(__file__).parents[2]
 
 
 def only(cache_folder):
@@ -249,19 +253,21 @@ def test_prompts_on_cached_images_are_noticed(make_cached):
 
 
 def test_two_runs_at_once_fill_one_cache(command, cache_folder, tmp_path):
-    """Forked runs; on the CPU, since a fork can't use a GPU that its parent uses."""
     opts = (
-        *("DATASET.SUBSAMPLE_CLASSES", "base", "DEVICE", "cpu"),
-        *("DATALOADER.CACHE", str(cache_folder), "DATALOADER.TEST.BATCH_SIZE", "1"),
+        "DATASET.SUBSAMPLE_CLASSES",
+        "base",
+        "DATALOADER.CACHE",
+        str(cache_folder),
+        "DATALOADER.TEST.BATCH_SIZE",
+        "1",
     )
-    pids = []
+    start = [sys.executable, "-c", "import sys, tests.conftest, train; sys.exit(train.run(sys.argv[1:]))"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "Dassl.pytorch")])}
+    runs = []
     for number in range(2):
-        pid = os.fork()
-        if pid == 0:
-            argv = command(*opts, trainer="ZeroshotCLIP", output=f"run{number}", flags=("--eval-only",))
-            os._exit(train.run(argv))
-        pids.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
+        argv = command(*opts, trainer="ZeroshotCLIP", output=f"run{number}", flags=("--eval-only",))
+        runs.append(subprocess.Popen([*start, *argv], env=env, stdout=subprocess.DEVNULL))
+    assert [run.wait(120) for run in runs] == [0, 0]
     logs = [(tmp_path / f"run{number}" / "log.txt").read_text() for number in range(2)]
     assert sum("will be written to" in log for log in logs) == 1
     assert all(f"Feature cache: reading {only(cache_folder)}" in log for log in logs)
