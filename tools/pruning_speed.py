@@ -18,22 +18,20 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import train
-from clip.backbone import Backbone, LabelSpace, load_backbone
-from clip.model import CLIP, convert_weights
-from dassl.engine.precision import Precision
+from clip.backbone import LabelSpace
 from tools.ablation_tables import TABLES
-from tools.count_parameters import SPECS
+from tools.benchmarks.methods import gflop
+from tools.benchmarks.subjects import Frozen, Setting, bare, inference_step
+from tools.benchmarks.timing import Step, synchronise
 from tools.pruning_render import Point, draw, records, render
 from tools.result_render import to_csv
 from trainers.spotlighter import Spotlighter
@@ -41,8 +39,6 @@ from trainers.spotlighter import Spotlighter
 MINI, LARGE = "Mini-ViT/8", "ViT-B/16"
 N_CLASSES = {MINI: 72, LARGE: 100}
 BATCH = {MINI: 100, LARGE: 4}  # images, where the user asks for no number
-
-Step = Callable[[], object]
 
 
 def read_points(folder: Path) -> list[Point]:
@@ -94,80 +90,46 @@ def read_speed(points: Sequence[Point], path: Path, backbones: Sequence[str]) ->
             point.operations[name] = float(line[f"{name} operations"])
 
 
-def random_or_shipped(name: str, precision: Precision, device: torch.device) -> Backbone:
-    """The embedded model with its weights, the others with random ones, on which speed does not depend."""
-    if name not in SPECS:
-        return load_backbone(name, precision.weight_dtype, device)
-    model = CLIP(SPECS[name]).eval()
-    convert_weights(model, precision.weight_dtype)
-    return Backbone(model.to(device).requires_grad_(False), name)
-
-
 def measure(points: Sequence[Point], name: str, args: argparse.Namespace) -> None:
     """Add a backbone's ratios to all points."""
-    device = torch.device(args.device)
-    precision = Precision(args.prec, device)
-    torch.manual_seed(0)
-    backbone = random_or_shipped(name, precision, device)
-    tower, size = backbone.vision, backbone.spec.image_resolution
-    images = torch.randn(args.batch or BATCH[name], 3, size, size, device=device)
-    space = LabelSpace(tuple(f"class {i}" for i in range(N_CLASSES[name])), "Benchmark")
-    text = F.normalize(torch.randn(len(space), backbone.spec.embed_dim, device=device), dim=1)
-
-    @torch.no_grad()
-    def bare() -> torch.Tensor:
-        with precision.autocast():
-            features = tower.project(tower.hidden(images, tower.n_blocks)[:, 0])
-        return F.normalize(features.float(), dim=1) @ text.t()
-
-    steps = [inference_step(point, backbone, space, images, precision) for point in points]
-    counted = operations(bare)
+    setting = Setting(name, args.device, args.batch or BATCH[name])
+    frozen = Frozen(setting, args.prec)
+    unpruned = bare(setting, frozen, N_CLASSES[name]).inference
+    steps = [pruned_step(point, setting, frozen) for point in points]
+    counted = gflop(unpruned)
     for point, step in zip(points, steps, strict=True):
-        point.operations[name] = counted / operations(step)  # warms up, too: text of the classes, caches
+        point.operations[name] = counted / gflop(step)  # warms up, too: caches
         point.ratios[name] = []
     for _ in tqdm(range(args.repeats), desc=name, disable=None):
-        before = seconds(bare, device)
+        before = seconds(unpruned, frozen.device)
         for point, step in zip(points, steps, strict=True):
-            own, after = seconds(step, device), seconds(bare, device)
+            own, after = seconds(step, frozen.device), seconds(unpruned, frozen.device)
             point.ratios[name].append((before + after) / 2 / own)
             before = after
 
 
-def inference_step(
-    point: Point, backbone: Backbone, space: LabelSpace, images: torch.Tensor, precision: Precision
-) -> Step:
-    """Logits of a batch."""
+def pruned_step(point: Point, setting: Setting, frozen: Frozen) -> Step:
+    """Logits of a batch; the text of the classes is computed here, once."""
+    backbone = frozen.backbone()
     options = point.options(backbone.vision.n_blocks)
     cfg = train.setup_cfg(train.parse_args(["--trainer", "Spotlighter", *options]))
-    method = Spotlighter.make_method(cfg, backbone, space).to(images.device).eval()
+    space = LabelSpace(tuple(f"class {i}" for i in range(N_CLASSES[setting.backbone])), "Benchmark")
+    method = Spotlighter.make_method(cfg, backbone, space).to(frozen.device)
     memory = method.head.memory
     memory.fill(torch.randn_like(memory.prototypes))
-
-    @torch.no_grad()
-    def step() -> torch.Tensor:
-        with precision.autocast():
-            return method(images)
-
-    step()  # text of the classes is computed once
+    step = inference_step(method, frozen.images(setting.batch), frozen.precision)
+    step()
     return step
 
 
 def seconds(step: Step, device: torch.device) -> float:
     """Of one thread of a CPU the processor's time, which other programs disturb less; otherwise a clock's."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     begin = clock()
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     return clock() - begin
-
-
-def operations(step: Step) -> float:
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
 
 
 def build_parser() -> argparse.ArgumentParser:

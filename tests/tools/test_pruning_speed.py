@@ -4,10 +4,10 @@ import csv
 
 import pytest
 
-from clip.backbone import Backbone
-from clip.model import CLIP, CLIPSpec
+from clip.model import CLIPSpec
 from tools import pruning_speed
 from tools.ablation_tables import TABLES
+from tools.benchmarks import subjects
 from tools.pruning_render import Point, draw
 from tools.pruning_speed import LARGE, MINI
 
@@ -29,11 +29,8 @@ def accuracy(tmp_path):
 def tiny(monkeypatch):
     """Towers of four and of twelve blocks in the place of both backbones."""
 
-    def backbone(name, precision, device):
-        blocks = 4 if name == MINI else 12
-        return Backbone(CLIP(CLIPSpec(32, 32, blocks, 64, 8, 77, 49408, 64, 1, 2)).eval().requires_grad_(False), name)
-
-    monkeypatch.setattr(pruning_speed, "random_or_shipped", backbone)
+    for name, blocks in ((MINI, 4), (LARGE, 12)):
+        monkeypatch.setitem(subjects.SPECS, name, CLIPSpec(32, 32, blocks, 64, 8, 77, 49408, 64, 1, 2))
     monkeypatch.setattr(pruning_speed, "draw", lambda *args: None)
     few = [
         row for row in TABLES["prune"].rows if not row.keys["PRUNE"] or row.keys["PRUNE"] in ([[1, 0.5]], [[3, 0.5]])

@@ -104,7 +104,7 @@ def measure_methods(
             row.training = subject.train_batch / training.median(name)
         row.reason = failed.get(name) or failed_in_training.get(name, "")
         if with_flops and name in inference.seconds:
-            row.gflop = _gflop(subject.inference), _gflop(steps[name]) if name in training.seconds else None
+            row.gflop = gflop(subject.inference), gflop(steps[name]) if name in training.seconds else None
         rows.append(row)
     release_memory(device)
     return MethodTable(frozen.precision.name, n_classes, setting.batch, rows)
@@ -118,7 +118,8 @@ def _time(
     return take_turns({n: step for n, step in steps.items() if n not in failed}, repeats, device, what), failed
 
 
-def _gflop(step: Step) -> float:
+def gflop(step: Step) -> float:
+    """Operations of one run, in billions."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops() / 1e9
