@@ -62,6 +62,12 @@ def check_cache_keys(cfg: CN) -> None:
         )
 
 
+def leave_cache_out(cfg: CN) -> None:
+    """Set the keys of the cache to those of a run without one."""
+    node = cfg.DATALOADER
+    node.CACHE, node.CACHE_VIEWS, node.CACHE_DTYPE = "", 0, "fp32"
+
+
 class FeatureCache:
     """The cache of one run.
 

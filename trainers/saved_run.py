@@ -16,6 +16,7 @@ from dassl.engine.record import FILE, read_record
 from dassl.utils.torchtools import model_file
 from trainers.base import MethodTrainer
 from trainers.config import extend_cfg
+from trainers.feature_cache import leave_cache_out
 
 
 def final_epoch(record: Mapping[str, Any]) -> int | None:
@@ -93,7 +94,7 @@ class SavedRun:
         cfg.DEVICE, cfg.USE_CUDA, cfg.VERBOSE = "auto", True, False
         # of no use where nothing is trained; files may be gone, and this machine may have no GPU and no compiler
         cfg.MODEL.INIT_WEIGHTS, cfg.MODEL.BACKBONE.COMPILE, cfg.CUDA_GRAPH = "", False, False
-        cfg.DATALOADER.CACHE, cfg.DATALOADER.CACHE_VIEWS, cfg.DATALOADER.CACHE_DTYPE = "", 0, "fp32"
+        leave_cache_out(cfg)
         merge_opts(cfg, opts)
         cfg.freeze()
         return cfg

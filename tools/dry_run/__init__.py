@@ -30,6 +30,7 @@ from tools.dry_run.folder import Outlook, evaluation_outlook, training_outlook
 from tools.dry_run.recipe import recipe_lines
 from tools.dry_run.timing import Measured, measure
 from trainers.base import MethodTrainer
+from trainers.feature_cache import leave_cache_out
 
 TOLD = ("Warning:", "Note:", "Cannot read the image")  # lines of a trainer's making that are passed on
 
@@ -100,7 +101,7 @@ def without_traces(cfg: CN, place: str) -> CN:
     own.defrost()
     own.OUTPUT_DIR, own.VERBOSE = place, False
     own.DATALOADER.NUM_WORKERS = 0
-    own.DATALOADER.CACHE, own.DATALOADER.CACHE_VIEWS, own.DATALOADER.CACHE_DTYPE = "", 0, "fp32"
+    leave_cache_out(own)
     own.freeze()
     return own
 
